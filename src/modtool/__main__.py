@@ -1,0 +1,5 @@
+"""`python -m modtool`."""
+
+from modtool.cli import main
+
+main()

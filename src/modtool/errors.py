@@ -1,0 +1,64 @@
+"""Every error that modtool raises on purpose.
+
+    ModtoolError                  could not do it: exit code 2
+    ├── UsageError                an argument that does not fit, a pattern that selects nothing
+    ├── TargetError               no such file, folder, object or name
+    │   └── UnknownFormatError    a file that is something else: says what, and what to do
+    ├── CorruptFileError          a file that contradicts itself or ends too early
+    │   └── UnsafeFileError       a file whose reading would cost more than it may
+    ├── ModelError                the user's own code raised: file, line, message
+    └── OutputError               nothing could be written, or something would be overwritten
+
+The message says what and where; the hint, on a line of its own, what to do.
+"""
+
+__all__ = [
+    "CorruptFileError",
+    "ModelError",
+    "ModtoolError",
+    "OutputError",
+    "TargetError",
+    "UnknownFormatError",
+    "UnsafeFileError",
+    "UsageError",
+]
+
+
+class ModtoolError(Exception):
+    """The root of the tree: a message for a person, and a hint of what to do about it."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+class UsageError(ModtoolError):
+    """An argument that does not fit, or a pattern that selects nothing."""
+
+
+class TargetError(ModtoolError):
+    """The target does not exist, or does not hold what was asked for."""
+
+
+class UnknownFormatError(TargetError):
+    """The file is no checkpoint that modtool reads; the message names what it is."""
+
+
+class CorruptFileError(ModtoolError):
+    """The file contradicts itself, or ends before it should."""
+
+
+class UnsafeFileError(CorruptFileError):
+    """Reading the file would cost more time or memory than a file of its size may."""
+
+
+class ModelError(ModtoolError):
+    """The user's own model code raised while it was imported or constructed."""
+
+
+class OutputError(ModtoolError):
+    """The output could not be written, or would overwrite something."""

@@ -1,0 +1,366 @@
+"""The nouns: what a checkpoint, a model and a trace are made of, as plain immutable values.
+
+A file and a live model become the same `Checkpoint`. Shapes, strides and offsets count elements;
+sizes called `nbytes` or `length` count bytes.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
+
+__all__ = [
+    "DTYPES",
+    "Checkpoint",
+    "DType",
+    "FileRange",
+    "Kind",
+    "ModuleCall",
+    "ModuleNode",
+    "Note",
+    "Role",
+    "Section",
+    "Storage",
+    "TensorInfo",
+    "Trace",
+    "TraceError",
+    "TracedTensor",
+    "contiguous_stride",
+]
+
+Level = Literal["error", "warning", "note"]
+Kind = Literal["state_dict", "checkpoint", "full_model", "model", "tensors", "values"]
+Role = Literal["parameter", "buffer", "state", "tensor"]
+
+
+@dataclass(frozen=True, slots=True)
+class DType:
+    """An element type: torch's name, its size, and what the containers call it.
+
+    Attributes:
+        name: As in `torch.<name>`.
+        bits: Size of one element.
+        safetensors: The name in a safetensors header, or "" where that format has none.
+        storage: torch's legacy storage class, or "" where a tensor of it is saved untyped.
+    """
+
+    name: str
+    bits: int
+    safetensors: str = ""
+    storage: str = ""
+
+
+# Sources: torch 2.13 `torch/storage.py` (storage classes) and `torch.dtype.itemsize`;
+# safetensors 0.8 `Dtype` (header names).
+DTYPES: Mapping[str, DType] = MappingProxyType(
+    {
+        dtype.name: dtype
+        for dtype in (
+            DType("float64", 64, "F64", "DoubleStorage"),
+            DType("float32", 32, "F32", "FloatStorage"),
+            DType("float16", 16, "F16", "HalfStorage"),
+            DType("bfloat16", 16, "BF16", "BFloat16Storage"),
+            DType("float8_e4m3fn", 8, "F8_E4M3"),
+            DType("float8_e4m3fnuz", 8, "F8_E4M3FNUZ"),
+            DType("float8_e5m2", 8, "F8_E5M2"),
+            DType("float8_e5m2fnuz", 8, "F8_E5M2FNUZ"),
+            DType("float8_e8m0fnu", 8, "F8_E8M0"),
+            DType("float4_e2m1fn_x2", 8),
+            DType("complex128", 128, "", "ComplexDoubleStorage"),
+            DType("complex64", 64, "C64", "ComplexFloatStorage"),
+            DType("complex32", 32),
+            DType("int64", 64, "I64", "LongStorage"),
+            DType("int32", 32, "I32", "IntStorage"),
+            DType("int16", 16, "I16", "ShortStorage"),
+            DType("int8", 8, "I8", "CharStorage"),
+            DType("uint64", 64, "U64"),
+            DType("uint32", 32, "U32"),
+            DType("uint16", 16, "U16"),
+            DType("uint8", 8, "U8", "ByteStorage"),
+            DType("bool", 8, "BOOL", "BoolStorage"),
+            DType("quint8", 8, "", "QUInt8Storage"),
+            DType("qint8", 8, "", "QInt8Storage"),
+            DType("qint32", 32, "", "QInt32Storage"),
+            DType("quint4x2", 8, "", "QUInt4x2Storage"),
+            DType("quint2x4", 8, "", "QUInt2x4Storage"),
+            *(DType(f"int{bits}", 8) for bits in range(1, 8)),
+            *(DType(f"uint{bits}", 8) for bits in range(1, 8)),
+            DType("bits8", 8),
+            DType("bits16", 16),
+            DType("bits1x8", 8),
+            DType("bits2x4", 8),
+            DType("bits4x2", 8),
+        )
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FileRange:
+    """Bytes of a file: `length` of them from `offset`. `crc` is their CRC-32 where it is known."""
+
+    path: str
+    offset: int
+    length: int
+    crc: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """Bytes that tensors may share; two tensors share one storage when the keys are equal.
+
+    Attributes:
+        key: Unique within one checkpoint.
+        nbytes: Size.
+        location: The device it was saved from, as torch writes it: `cpu`, `cuda:0`.
+        data: Where the bytes are; None where there are none (meta, fake tensors).
+        byteorder: `little` or `big`.
+    """
+
+    key: str
+    nbytes: int
+    location: str = "cpu"
+    data: FileRange | memoryview | None = field(default=None, compare=False)
+    byteorder: str = "little"
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One tensor of a checkpoint, under one of its names.
+
+    Attributes:
+        name: Dotted name inside its section, as `state_dict()` has it.
+        dtype: A key of `DTYPES`, or a container's own type (GGUF's `Q4_K`).
+        shape: Elements along each dimension.
+        storage: The bytes that it is a view of; None where the file holds none for it.
+        offset: Elements from the start of the storage.
+        stride: Elements; None means contiguous.
+        section: The part of a training checkpoint it belongs to; None where there is but one.
+        role: `parameter`, `buffer`, `state` (of an optimizer), or `tensor` (not known).
+        requires_grad: None where the file does not record it.
+        layout: `strided`, or what else it is: `sparse_coo`, `quantized`, `meta`, `nested`, ….
+        persistent: False for a buffer that `state_dict()` leaves out.
+        device: Where it was saved from, when that is not its storage's location.
+        stored_bytes: Size of its elements, when that does not follow from dtype and shape.
+        origin: The symbol it was read from (torch files), so that an edit can find it again.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    storage: Storage | None = None
+    offset: int = 0
+    stride: tuple[int, ...] | None = None
+    section: str | None = None
+    role: Role = "parameter"
+    requires_grad: bool | None = None
+    layout: str = "strided"
+    persistent: bool = True
+    device: str | None = None
+    stored_bytes: int | None = None
+    origin: object = field(default=None, compare=False, repr=False)
+
+    @property
+    def numel(self) -> int:
+        """How many elements the shape has."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that its elements take, laid out without gaps."""
+        if self.stored_bytes is not None:
+            return self.stored_bytes
+        return (self.numel * DTYPES[self.dtype].bits + 7) // 8
+
+    @property
+    def location(self) -> str:
+        """The device it was saved from."""
+        if self.device is not None:
+            return self.device
+        return self.storage.location if self.storage is not None else "meta"
+
+    @property
+    def is_contiguous(self) -> bool:
+        """True when the elements lie in row-major order without gaps."""
+        return self.stride is None or is_contiguous(self.shape, self.stride)
+
+
+def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The row-major stride of a shape, in elements, as `torch.empty(shape).stride()` has it."""
+    stride: list[int] = []
+    step = 1
+    for size in reversed(shape):
+        stride.append(step)
+        step *= max(size, 1)
+    return tuple(reversed(stride))
+
+
+def is_contiguous(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
+    """True when a tensor of this shape and stride is row-major without gaps (torch's rule)."""
+    expected = 1
+    for size, step in zip(reversed(shape), reversed(stride), strict=True):
+        if size == 0:
+            return True
+        if size != 1:
+            if step != expected:
+                return False
+            expected *= size
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleNode:
+    """One module of the tree.
+
+    Attributes:
+        path: Dotted name; "" for the root.
+        type: Class name (`Linear`); None where only names are known.
+        settings: What the module says of itself in `print(model)` (`in_features=784, …`).
+        training: Its train/eval flag; None where unknown.
+        class_name: Qualified class name (`torch.nn.modules.linear.Linear`), "" where unknown.
+        alias_of: The first path of the same module, when it is registered under several.
+        mode_sensitive: True when it computes differently in train and in eval mode.
+    """
+
+    path: str
+    type: str | None = None
+    settings: str = ""
+    training: bool | None = None
+    class_name: str = ""
+    alias_of: str | None = None
+    mode_sensitive: bool = False
+
+    @property
+    def depth(self) -> int:
+        """How deep below the root: 0 for the root itself."""
+        return self.path.count(".") + 1 if self.path else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of a checkpoint; `role`: model, ema, optimizer, scheduler, scaler or other."""
+
+    name: str
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something worth telling: `code` is stable and documented in `modtool.notes.CODES`."""
+
+    code: str
+    level: Level
+    where: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a file, a folder or a live model holds.
+
+    Attributes:
+        target: What the user named.
+        format: `torch-zip`, `safetensors`, …; `python` for a live model.
+        kind: What it is.
+        tensors: Every tensor of every section, under each of its names, in file order.
+        modules: The module tree, root first; empty where nothing tells of modules.
+        sections: The parts of a training checkpoint; empty where there is but one.
+        values: Plain values by dotted name (`epoch`, `optimizer.param_groups.0.lr`).
+        metadata: The container's own text (`__metadata__` of safetensors).
+        notes: What is odd, unsafe or missing.
+        root: The file's object as symbols (torch files), for edits that keep the rest as it is.
+        storages: Every storage that `root` refers to, by its key, with or without a tensor of it.
+    """
+
+    target: str
+    format: str
+    kind: Kind
+    tensors: tuple[TensorInfo, ...] = ()
+    modules: tuple[ModuleNode, ...] = ()
+    sections: tuple[Section, ...] = ()
+    values: Mapping[str, object] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
+    root: object = field(default=None, compare=False, repr=False)
+    storages: Mapping[str, Storage] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def model_tensors(self) -> tuple[TensorInfo, ...]:
+        """The tensors of the model's part (all of them where there are no sections)."""
+        if not self.sections:
+            return self.tensors
+        names = {section.name for section in self.sections if section.role == "model"}
+        return tuple(tensor for tensor in self.tensors if tensor.section in names)
+
+
+@dataclass(frozen=True, slots=True)
+class TracedTensor:
+    """A tensor that went into or came out of a call; `path` leads to it inside a nested value."""
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: str
+    nbytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleCall:
+    """One call of one module during a forward pass.
+
+    Attributes:
+        index: Order in which the calls began, from 0.
+        path: The module's dotted name; "" for the model itself.
+        type: Its class name.
+        call: Which call of this module it is, from 1.
+        depth: How many calls it runs inside of.
+        inputs: Tensor leaves of its arguments.
+        outputs: Tensor leaves of its result.
+        parameters: Unique parameters of the module and everything below it.
+        macs: Multiply-accumulates run inside it, calls within included.
+        gradients: With --backward: the gradient of each output leaf, path for path.
+    """
+
+    index: int
+    path: str
+    type: str
+    call: int
+    depth: int
+    inputs: tuple[TracedTensor, ...]
+    outputs: tuple[TracedTensor, ...]
+    parameters: int
+    macs: int
+    gradients: tuple[TracedTensor, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TraceError:
+    """Where a forward pass stopped: the module, the exception, what it was given."""
+
+    path: str
+    type: str
+    message: str
+    call: int
+    inputs: tuple[TracedTensor, ...] = ()
+    produced_by: str | None = None
+    settings: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One forward pass, call by call, in order."""
+
+    target: str
+    mode: str
+    executed: Literal["fake", "real"]
+    inputs: tuple[TracedTensor, ...]
+    outputs: tuple[TracedTensor, ...]
+    calls: tuple[ModuleCall, ...]
+    parameters: int
+    trainable: int
+    macs: int
+    uncounted: tuple[str, ...] = ()
+    never_called: tuple[str, ...] = ()
+    parameter_gradients: Mapping[str, tuple[int, ...] | None] | None = None
+    error: TraceError | None = None
+    notes: tuple[Note, ...] = ()
