@@ -1,0 +1,80 @@
+"""Reading files of strangers: bounded reads at checked offsets."""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from modtool.errors import CorruptFileError, TargetError
+
+__all__ = ["Reader", "open_reader"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """An open file: `size` bytes that can be read at any offset, and not beyond."""
+
+    path: str
+    descriptor: int
+    size: int
+
+    def read(self, offset: int, length: int, what: str = "data") -> bytes:
+        """Exactly `length` bytes from `offset`.
+
+        Raises:
+            CorruptFileError: The file does not reach that far.
+        """
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise CorruptFileError(
+                f"{self.path}: truncated or damaged: {what} should end at byte "
+                f"{offset + length:,}, the file at {self.size:,}"
+            )
+        parts = []
+        while length:
+            part = os.pread(self.descriptor, length, offset)
+            if not part:
+                raise CorruptFileError(f"{self.path}: it became shorter while it was read")
+            parts.append(part)
+            offset += len(part)
+            length -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def head(self, length: int) -> bytes:
+        """The first `length` bytes, or all of a shorter file."""
+        return self.read(0, min(length, self.size))
+
+    def tail(self, length: int) -> bytes:
+        """The last `length` bytes, or all of a shorter file."""
+        length = min(length, self.size)
+        return self.read(self.size - length, length)
+
+
+@contextmanager
+def open_reader(path: str) -> Iterator[Reader]:
+    """Open a regular file for reading.
+
+    Raises:
+        TargetError: There is no such file, it is no regular file, or it may not be read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise TargetError(f"{path}: {reason.lower()}", hint_for(error)) from None
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise TargetError(f"{path}: not a regular file")
+        yield Reader(path, descriptor, status.st_size)
+    finally:
+        os.close(descriptor)
+
+
+def hint_for(error: Exception) -> str:
+    """What to do about a file that cannot be opened."""
+    if isinstance(error, FileNotFoundError):
+        return "check the path; a model is named as model.py, model.py:Net or pkg.module:Net"
+    if isinstance(error, PermissionError):
+        return "make the file readable for you"
+    return ""

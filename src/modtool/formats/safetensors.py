@@ -1,0 +1,156 @@
+"""safetensors: a length, a JSON header, and the tensors' bytes without a gap.
+
+Format: safetensors 0.8, `safetensors/src/tensor.rs` and the README's "Format".
+"""
+
+import json
+import math
+from dataclasses import replace
+
+from modtool.errors import CorruptFileError, UnsafeFileError
+from modtool.formats.files import Reader
+from modtool.pickles.roles import buffer_names
+from modtool.records import DTYPES, Checkpoint, FileRange, Storage, TensorInfo
+
+__all__ = ["NAME", "REQUIRES_GRAD", "SUFFIXES", "read", "sniff"]
+
+NAME = "safetensors"
+SUFFIXES = (".safetensors",)
+REQUIRES_GRAD = "modtool.requires_grad"
+
+MAX_HEADER = 100_000_000
+# Types that torch has no scalar dtype for: name in the header -> (our name, bits of an element).
+PACKED = {"F4": ("float4_e2m1fn", 4), "F6_E2M3": ("float6_e2m3", 6), "F6_E3M2": ("float6_e3m2", 6)}
+BY_HEADER_NAME = {dtype.safetensors: (dtype.name, dtype.bits) for dtype in DTYPES.values()} | PACKED
+
+
+def sniff(head: bytes) -> bool:
+    """True when a plausible header length is followed by the beginning of a JSON object."""
+    if len(head) < 9:
+        return False
+    length = int.from_bytes(head[:8], "little")
+    return 2 <= length <= MAX_HEADER and head[8:9] == b"{"
+
+
+def read(reader: Reader) -> Checkpoint:
+    """Read the header of a safetensors file, and prove it against the file.
+
+    Raises:
+        CorruptFileError: The header is no such header, or does not tile the file exactly.
+    """
+    length = int.from_bytes(reader.read(0, 8, "the header length"), "little")
+    if length > MAX_HEADER:
+        raise UnsafeFileError(f"{reader.path}: a header of {length:,} bytes is too large")
+    header = parse_header(reader, reader.read(8, length, "the header"))
+    metadata = text_metadata(reader, header.pop("__metadata__", {}))
+    begin = 8 + length
+    entries = {name: entry(reader, name, value) for name, value in header.items()}
+    prove_tiling(reader, entries, begin)
+    return checkpoint(reader, entries, metadata, begin)
+
+
+Entry = tuple[str, int, tuple[int, ...], int, int]
+"""dtype, bits of an element, shape, begin, end (bytes from the first tensor)."""
+
+
+def parse_header(reader: Reader, data: bytes) -> dict[str, object]:
+    """The JSON object of the header; a key that occurs twice is refused."""
+
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        made = dict(pairs)
+        if len(made) != len(pairs):
+            raise ValueError("a key occurs twice")
+        return made
+
+    try:
+        header = json.loads(data.decode("utf-8"), object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise CorruptFileError(
+            f"{reader.path}: its safetensors header is no valid JSON: {str(error)[:120]}"
+        ) from None
+    if not isinstance(header, dict):
+        raise CorruptFileError(f"{reader.path}: its safetensors header is no JSON object")
+    return header
+
+
+def text_metadata(reader: Reader, value: object) -> dict[str, str]:
+    """`__metadata__`: text to text."""
+    if isinstance(value, dict) and all(isinstance(item, str) for item in value.values()):
+        return value
+    raise CorruptFileError(f"{reader.path}: its __metadata__ does not map text to text")
+
+
+def entry(reader: Reader, name: str, value: object) -> Entry:
+    """One entry of the header, its size checked against its shape."""
+    match value:
+        case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [int(begin), int(end)]}:
+            sizes = tuple(size for size in shape if type(size) is int and 0 <= size < 2**63)
+            if dtype not in BY_HEADER_NAME:
+                raise CorruptFileError(f"{reader.path}: {name!r} has the unknown dtype {dtype!r}")
+            torch_name, bits = BY_HEADER_NAME[dtype]
+            if len(sizes) == len(shape) and (end - begin) * 8 == math.prod(sizes) * bits:
+                return torch_name, bits, sizes, begin, end
+    raise CorruptFileError(f"{reader.path}: the entry of {name!r} contradicts itself")
+
+
+def prove_tiling(reader: Reader, entries: dict[str, Entry], begin: int) -> None:
+    """The entries must cover the rest of the file exactly: no hole, no overlap, no tail."""
+    at = 0
+    for name, (_, _, _, start, end) in sorted(entries.items(), key=lambda item: item[1][3:]):
+        if start != at or end < start:
+            raise CorruptFileError(
+                f"{reader.path}: {name!r} does not begin where the last one ends"
+            )
+        at = end
+    if begin + at != reader.size:
+        state = "truncated" if begin + at > reader.size else "damaged"
+        raise CorruptFileError(
+            f"{reader.path}: {state}: its tensors should end at byte {begin + at:,}, "
+            f"the file at {reader.size:,}",
+            "download or save it again",
+        )
+
+
+def checkpoint(
+    reader: Reader, entries: dict[str, Entry], metadata: dict[str, str], begin: int
+) -> Checkpoint:
+    """The file as a checkpoint; each tensor is a storage of its own."""
+    buffers = buffer_names(entries)
+    flags = recorded_flags(metadata)
+    tensors = []
+    for name, (dtype, _, shape, start, end) in entries.items():
+        place = FileRange(reader.path, begin + start, end - start)
+        tensors.append(
+            TensorInfo(
+                name,
+                dtype,
+                shape,
+                Storage(name, end - start, "cpu", place),
+                role="buffer" if name in buffers else "parameter",
+                requires_grad=flags.get(name),
+                stored_bytes=None if dtype in DTYPES else end - start,
+            )
+        )
+    tensors.extend(tied_tensors(tensors, metadata))
+    return Checkpoint(reader.path, NAME, "state_dict", tuple(tensors), metadata=metadata)
+
+
+def tied_tensors(tensors: list[TensorInfo], metadata: dict[str, str]) -> list[TensorInfo]:
+    """The names that `save_model` removed: `removed: kept` in the metadata."""
+    stored = {tensor.name: tensor for tensor in tensors}
+    return [
+        replace(stored[kept], name=removed)
+        for removed, kept in metadata.items()
+        if kept in stored and removed not in stored
+    ]
+
+
+def recorded_flags(metadata: dict[str, str]) -> dict[str, bool]:
+    """The `requires_grad` map that `modtool freeze` records."""
+    try:
+        flags = json.loads(metadata.get(REQUIRES_GRAD, "{}"))
+    except ValueError:
+        return {}
+    if not isinstance(flags, dict):
+        return {}
+    return {name: flag for name, flag in flags.items() if isinstance(flag, bool)}

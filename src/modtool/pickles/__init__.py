@@ -1,0 +1,1 @@
+"""Pickle bytes to inert symbols and back; what torch's own globals mean."""

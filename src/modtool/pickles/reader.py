@@ -1,0 +1,134 @@
+"""Pickle bytes to symbols. Nothing is imported, nothing is called, everything is bounded.
+
+Containers are built as plain lists, tuples, dicts and sets; what the file would look up or call
+becomes a symbol (`modtool.pickles.symbols`). Reading is a loop over a stack, protocols 0 to 5:
+depth costs nothing, and time and memory are linear in the size of the pickle.
+"""
+
+import struct
+
+from modtool.errors import CorruptFileError, UnsafeFileError
+from modtool.pickles.machine import Machine, Pickle
+from modtool.pickles.opcodes import OPCODES
+
+__all__ = ["Pickle", "read_pickle"]
+
+MAX_OPCODES = 100_000_000
+
+unpack_count = struct.Struct("<I").unpack_from
+
+
+def read_pickle(data: bytes, start: int = 0, *, where: str = "pickle") -> Pickle:
+    """Read the pickle that begins at `start`.
+
+    Args:
+        data: The bytes; an `mmap` will do.
+        start: Where the pickle begins.
+        where: What to call it in an error.
+
+    Raises:
+        CorruptFileError: It is no well-formed pickle.
+        UnsafeFileError: It asks for more than a pickle of its size may.
+    """
+    machine = Machine(data, start)
+    try:
+        return run(machine)
+    except MemoryError:
+        raise UnsafeFileError(f"{where}: it asks for more memory than there is") from None
+    except CorruptFileError as error:
+        raise type(error)(f"{where}: {error.message} ({place(machine)})") from None
+    except MALFORMED as error:
+        reason = describe(machine, error)
+        raise CorruptFileError(f"{where}: not a well-formed pickle: {reason}") from None
+
+
+MALFORMED = (
+    LookupError,
+    ValueError,
+    TypeError,
+    ArithmeticError,
+    AttributeError,
+    RecursionError,
+    struct.error,
+)
+
+
+def place(machine: Machine) -> str:
+    """Where the opcode at fault lies, from the beginning of the pickle."""
+    return f"byte {machine.position - machine.start:,}"
+
+
+def describe(machine: Machine, error: Exception) -> str:
+    """What the exception of a step means for the pickle."""
+    if isinstance(error, IndexError | struct.error) and machine.position + 9 > len(machine.data):
+        return "it ends too early"
+    reasons: dict[type[Exception], str] = {
+        IndexError: "stack underflow",
+        KeyError: "a memo entry that was never stored",
+    }
+    return f"{reasons.get(type(error), str(error)[:80])} ({place(machine)})"
+
+
+def run(machine: Machine) -> Pickle:
+    """Step through the opcodes until STOP.
+
+    The opcodes that make up nine tenths of every checkpoint are written out here, in order of
+    frequency, because a call for each would double the time; the others are in `OPCODES`.
+    """
+    data, memo, position, stack = machine.data, machine.memo, machine.position, machine.stack
+    for _ in range(MAX_OPCODES):
+        machine.position = position
+        opcode = data[position]
+        position += 1
+        if opcode == 0x72:  # LONG_BINPUT
+            memo[unpack_count(data, position)[0]] = stack[-1]
+            position += 4
+        elif opcode == 0x4B:  # BININT1
+            stack.append(data[position])
+            position += 1
+        elif opcode == 0x68:  # BINGET
+            stack.append(memo[data[position]])
+            position += 1
+        elif opcode == 0x71:  # BINPUT
+            memo[data[position]] = stack[-1]
+            position += 1
+        elif opcode == 0x58:  # BINUNICODE
+            start = position + 4
+            position = start + unpack_count(data, position)[0]
+            text = data[start:position]
+            if len(text) != position - start:
+                raise CorruptFileError("it ends too early")
+            stack.append(text.decode("utf-8", "surrogatepass"))
+        elif opcode == 0x28:  # MARK
+            machine.metastack.append(stack)
+            machine.stack = stack = []
+        elif opcode == 0x74:  # TUPLE
+            items = tuple(stack)
+            machine.stack = stack = machine.metastack.pop()
+            stack.append(items)
+        elif opcode == 0x52:  # REDUCE
+            arguments = stack.pop()
+            stack[-1] = machine.call(stack[-1], arguments)
+        elif opcode == 0x86:  # TUPLE2
+            last = stack.pop()
+            stack[-1] = (stack[-1], last)
+        elif opcode == 0x51:  # BINPERSID
+            stack[-1] = machine.persistent_id(stack[-1])
+        elif opcode == 0x89:  # NEWFALSE
+            stack.append(False)
+        elif opcode == 0x29:  # EMPTY_TUPLE
+            stack.append(())
+        elif opcode == 0x94:  # MEMOIZE
+            memo[len(memo)] = stack[-1]
+        elif opcode == 0x6A:  # LONG_BINGET
+            stack.append(memo[unpack_count(data, position)[0]])
+            position += 4
+        elif opcode == 0x85:  # TUPLE1
+            stack[-1] = (stack[-1],)
+        elif opcode == 0x2E:  # STOP
+            return machine.finish(position)
+        else:
+            machine.position = position
+            OPCODES[opcode](machine)
+            position, stack = machine.position, machine.stack
+    raise UnsafeFileError(f"more than {MAX_OPCODES:,} opcodes")
