@@ -1,0 +1,241 @@
+"""The first plan: what of a checkpoint goes into which form of output."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from modtool.errors import UsageError
+from modtool.pickles.symbols import Call, Global
+from modtool.plan.norms import recorded_bn_eval
+from modtool.plan.records import Dropped, Form, Plan, PlannedTensor
+from modtool.plan.tree import entries, find_key, path_of, plain_tree
+from modtool.records import DTYPES, Checkpoint, TensorInfo
+
+__all__ = ["FLAGS_KEY", "FLAGS_METADATA", "FORMS", "MODEL_KEY", "plan_conversion", "plan_rewrite"]
+
+FORMS: tuple[Form, ...] = ("state_dict", "checkpoint", "safetensors")
+MODEL_KEY = "model_state_dict"
+FLAGS_KEY = "requires_grad"
+FLAGS_METADATA = "modtool.requires_grad"
+NOT_PERSISTENT = "a non-persistent buffer, which state_dict() leaves out"
+
+
+def plan_conversion(checkpoint: Checkpoint, *, to: Form, section: str | None = None) -> Plan:
+    """The plan that turns a checkpoint into another form, without any edit.
+
+    Args:
+        checkpoint: What a file or a model holds.
+        to: `state_dict`, `checkpoint` or `safetensors`.
+        section: The part to take as the model; None for the one whose role says so.
+
+    Raises:
+        UsageError: Nothing in it fits the form, or which part is meant is not clear.
+    """
+    if not checkpoint.tensors:
+        raise UsageError(f"{checkpoint.target} holds no tensor", "there is nothing to convert")
+    if to == "checkpoint" and section is None and checkpoint.kind == "checkpoint":
+        return with_recorded_flags(plan_checkpoint(checkpoint, None))
+    chosen = model_section(checkpoint, section)
+    if to == "safetensors":
+        return with_recorded_flags(plan_safetensors(checkpoint, chosen))
+    if to == "state_dict":
+        return with_recorded_flags(plan_state_dict(checkpoint, chosen))
+    return with_recorded_flags(plan_checkpoint(checkpoint, chosen))
+
+
+def plan_rewrite(checkpoint: Checkpoint) -> Plan:
+    """The plan that writes a torch file back as it is, to the letter, for edits inside it.
+
+    Raises:
+        UsageError: The checkpoint was not read from a torch file.
+    """
+    if checkpoint.root is None:
+        raise UsageError(f"{checkpoint.target} is no torch file that could be written back")
+    tensors = tuple(planned(tensor, tensor.section) for tensor in checkpoint.tensors)
+    return Plan(checkpoint, "full_model", tensors, checkpoint.root, model_sections(checkpoint))
+
+
+def with_recorded_flags(plan: Plan) -> Plan:
+    """Take along which parameters are frozen, where the source records that any are."""
+    plan = replace(plan, bn_eval=recorded_bn_eval(plan.source) or None)
+    flags = flags_of(plan)
+    frozen = [name for name, flag in flags.items() if not flag]
+    if not frozen:
+        return plan
+    if plan.form == "state_dict":
+        why = f"a state_dict has no place for what is frozen ({len(frozen):,} parameters)"
+        return replace(plan, dropped=(*plan.dropped, Dropped(FLAGS_KEY, why)))
+    return replace(plan, requires_grad=flags)
+
+
+def flags_of(plan: Plan) -> dict[str, bool]:
+    """What is trainable so far, by output name; where nothing is recorded, everything is."""
+    return {
+        tensor.name: (plan.requires_grad or {}).get(
+            tensor.name, tensor.source.requires_grad is not False
+        )
+        for tensor in plan.model_tensors
+        if is_parameter(tensor.source)
+    }
+
+
+def is_parameter(tensor: TensorInfo) -> bool:
+    """True for what can be trained: a parameter of numbers with a fraction."""
+    return tensor.role == "parameter" and tensor.dtype.startswith(("float", "bfloat", "complex"))
+
+
+def model_section(checkpoint: Checkpoint, section: str | None) -> str | None:
+    """The name of the section to take; None where there are none."""
+    names = [part.name for part in checkpoint.sections]
+    if section is not None:
+        if section not in names:
+            raise UsageError(
+                f"{checkpoint.target} has no section {section!r}",
+                f"sections: {', '.join(names)}" if names else "it is not divided into sections",
+            )
+        return section
+    models = [part.name for part in checkpoint.sections if part.role == "model"]
+    if len(models) == 1 or not names:
+        return models[0] if models else None
+    reason = "more than one part could be the model" if models else "no part is clearly the model"
+    raise UsageError(
+        f"{checkpoint.target}: {reason}", f"choose one with --section: {', '.join(models or names)}"
+    )
+
+
+def model_sections(checkpoint: Checkpoint) -> tuple[str | None, ...]:
+    """The sections whose role is model; the whole where there are no sections."""
+    if not checkpoint.sections:
+        return (None,)
+    return tuple(part.name for part in checkpoint.sections if part.role == "model")
+
+
+def planned(tensor: TensorInfo, section: str | None) -> PlannedTensor:
+    """A tensor that goes over unchanged."""
+    return PlannedTensor(tensor.name, section, tensor, tensor.dtype, None, tensor.location)
+
+
+def chosen_tensors(checkpoint: Checkpoint, section: str | None) -> list[TensorInfo]:
+    """The persistent tensors of one section."""
+    return [
+        tensor
+        for tensor in checkpoint.tensors
+        if tensor.persistent and (section is None or tensor.section == section)
+    ]
+
+
+def left_out(checkpoint: Checkpoint, section: str | None) -> list[Dropped]:
+    """What a form that holds nothing but the model's tensors leaves out."""
+    why = "not part of the model"
+    dropped = [
+        Dropped(part.name, f"{why} ({part.role})")
+        for part in checkpoint.sections
+        if part.name != section
+    ]
+    dropped += [
+        Dropped(tensor.name, NOT_PERSISTENT)
+        for tensor in checkpoint.tensors
+        if not tensor.persistent and (section is None or tensor.section == section)
+    ]
+    others = {part.name for part in checkpoint.sections if part.name != section}
+    dropped += [
+        Dropped(name, "a value, not a tensor")
+        for name in checkpoint.values
+        if not any(name == other or name.startswith(f"{other}.") for other in others)
+    ]
+    return dropped
+
+
+def plan_state_dict(checkpoint: Checkpoint, section: str | None) -> Plan:
+    """Names to tensors, and what else lies flat beside them in a state_dict."""
+    tree, dropped = None, tuple(left_out(checkpoint, section))
+    tensors = chosen_tensors(checkpoint, section)
+    if checkpoint.kind in ("state_dict", "checkpoint") and checkpoint.root is not None:
+        whole, lost = plain_tree(checkpoint)
+        tree = subtree(whole, section)
+        if tree is not None and section is None:
+            dropped = tuple(item for item in dropped if item.why == NOT_PERSISTENT) + lost
+    if tree is None:
+        tree = flat_tree(tensors)
+    return Plan(
+        checkpoint,
+        "state_dict",
+        tuple(planned(tensor, None) for tensor in tensors),
+        tree,
+        dropped=dropped,
+    )
+
+
+def subtree(tree: object, section: str | None) -> object:
+    """The part of a tree that a section names; None where that is no dict."""
+    while section:
+        found = entries(tree)
+        place = find_key(found, section) if found is not None else None
+        if found is None or place is None:
+            return None
+        key, section = place
+        tree = found[key]
+    return tree if entries(tree) is not None else None
+
+
+def flat_tree(tensors: Iterable[TensorInfo]) -> Call:
+    """An OrderedDict of tensors by name, as `state_dict()` returns it."""
+    items: dict[object, object] = {tensor.name: tensor for tensor in tensors}
+    return Call(Global("collections", "OrderedDict"), (), items=items)
+
+
+def plan_checkpoint(checkpoint: Checkpoint, section: str | None) -> Plan:
+    """A training checkpoint: as it was where it is one, else a new one around the model."""
+    if checkpoint.kind == "checkpoint" and checkpoint.root is not None:
+        tree, dropped = plain_tree(checkpoint)
+        tensors = [tensor for tensor in checkpoint.tensors if tensor.persistent]
+        hidden = [
+            Dropped(path_of(tensor), NOT_PERSISTENT)
+            for tensor in checkpoint.tensors
+            if not tensor.persistent
+        ]
+        return Plan(
+            checkpoint,
+            "checkpoint",
+            tuple(planned(tensor, tensor.section) for tensor in tensors),
+            tree,
+            model_sections(checkpoint) if section is None else (section,),
+            dropped=(*dropped, *hidden),
+        )
+    plan = plan_state_dict(checkpoint, section)
+    return as_checkpoint(plan)
+
+
+def as_checkpoint(plan: Plan) -> Plan:
+    """The plan of a training checkpoint around the model of a state_dict's plan."""
+    tensors = tuple(replace(tensor, section=MODEL_KEY) for tensor in plan.tensors)
+    return replace(
+        plan,
+        form="checkpoint",
+        tensors=tensors,
+        tree={MODEL_KEY: plan.tree},
+        models=(MODEL_KEY,),
+    )
+
+
+def plan_safetensors(checkpoint: Checkpoint, section: str | None) -> Plan:
+    """Tensors and text; ties are stored once, the other names recorded in the metadata."""
+    dropped = left_out(checkpoint, section)
+    kept: list[TensorInfo] = []
+    for tensor in chosen_tensors(checkpoint, section):
+        if tensor.storage is None or tensor.storage.data is None:
+            dropped.append(Dropped(tensor.name, f"{tensor.layout}: the file holds no data for it"))
+            continue
+        if tensor.layout != "strided" or not DTYPES[tensor.dtype].safetensors:
+            what = tensor.dtype if tensor.layout == "strided" else tensor.layout
+            raise UsageError(
+                f"{tensor.name}: safetensors has no {what} tensors",
+                f"leave it out with --drop {tensor.name!r}, or choose another form",
+            )
+        kept.append(tensor)
+    return Plan(
+        checkpoint,
+        "safetensors",
+        tuple(planned(tensor, None) for tensor in kept),
+        metadata={"format": "pt", **checkpoint.metadata},
+        dropped=tuple(dropped),
+    )

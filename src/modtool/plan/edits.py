@@ -1,0 +1,223 @@
+"""Edits: functions from a plan to a plan. Patterns select among the model's names in the output."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from modtool.errors import UsageError
+from modtool.patterns import Types, select
+from modtool.plan.conversion import is_parameter
+from modtool.plan.owners import owner
+from modtool.plan.records import Dropped, Plan, PlannedTensor
+from modtool.plan.tree import DROPPED, put, without
+from modtool.records import DTYPES, Checkpoint
+
+__all__ = [
+    "cast",
+    "chosen",
+    "chosen_parameters",
+    "drop",
+    "drop_optimizer",
+    "edited",
+    "keep",
+    "map_location",
+    "set_value",
+    "shrink",
+    "tied",
+    "types_of",
+]
+
+
+def types_of(checkpoint: Checkpoint) -> Types | None:
+    """Tensor name -> class name of the module that owns it; None where the file does not tell."""
+    by_path = {module.path: module.type for module in checkpoint.modules if module.type}
+    if not by_path:
+        return None
+    owners = {tensor.name: owner(tensor.name)[0] for tensor in checkpoint.model_tensors}
+    return {
+        name: by_path[path].removeprefix("Parametrized")
+        for name, path in owners.items()
+        if path in by_path
+    }
+
+
+def chosen(
+    plan: Plan, patterns: Sequence[str], among: Iterable[PlannedTensor] | None = None
+) -> frozenset[str]:
+    """The output names that patterns select in the model's part."""
+    tensors = list(plan.model_tensors if among is None else among)
+    known = types_of(plan.source)
+    types = None
+    if known is not None:
+        types = {tensor.name: known.get(tensor.source.name, "") for tensor in tensors}
+    return frozenset(select(patterns, [tensor.name for tensor in tensors], types))
+
+
+def chosen_parameters(plan: Plan, patterns: Sequence[str]) -> frozenset[str]:
+    """The parameters of the model's part that patterns select; all where there are none."""
+    parameters = [tensor for tensor in plan.model_tensors if is_parameter(tensor.source)]
+    if patterns:
+        return chosen(plan, patterns, parameters)
+    return frozenset(tensor.name for tensor in parameters)
+
+
+def edited(plan: Plan, change: Callable[[PlannedTensor], PlannedTensor]) -> Plan:
+    """The plan with every tensor changed by a function."""
+    return replace(plan, tensors=tuple(map(change, plan.tensors)))
+
+
+# -- which tensors -----------------------------------------------------------------------------
+
+
+def keep(plan: Plan, patterns: Sequence[str]) -> Plan:
+    """Leave out the model's tensors that the patterns do not select."""
+    names = chosen(plan, patterns)
+    gone = {tensor.name for tensor in plan.model_tensors} - names
+    return remove(plan, gone, "not among those to keep")
+
+
+def drop(plan: Plan, patterns: Sequence[str]) -> Plan:
+    """Leave out the model's tensors that the patterns select."""
+    return remove(plan, chosen(plan, patterns), "dropped as asked")
+
+
+def remove(plan: Plan, names: Iterable[str], why: str) -> Plan:
+    """The plan without some of the model's tensors, which are listed as dropped."""
+    if plan.form == "full_model":
+        raise UsageError(
+            "tensors cannot be taken out of a file that is written back as it is",
+            "convert it to a state_dict or a checkpoint",
+        )
+    gone = frozenset(names)
+    left = tuple(
+        tensor
+        for tensor in plan.tensors
+        if tensor.section not in plan.models or tensor.name not in gone
+    )
+    if not any(tensor.section in plan.models for tensor in left):
+        raise UsageError("nothing is left of the model")
+    dropped = tuple(
+        Dropped(tensor.name, why) for tensor in plan.model_tensors if tensor.name in gone
+    )
+    flags = plan.requires_grad
+    if flags is not None:
+        flags = {name: flag for name, flag in flags.items() if name not in gone}
+    return replace(plan, tensors=left, dropped=plan.dropped + dropped, requires_grad=flags)
+
+
+def drop_optimizer(plan: Plan) -> Plan:
+    """Leave out the sections that hold an optimizer's state."""
+    names = [part.name for part in plan.source.sections if part.role == "optimizer"]
+    if plan.form == "full_model":
+        raise UsageError("a file that is written back as it is keeps its optimizer")
+    if plan.form != "checkpoint" or not names:
+        return plan
+    tree = plan.tree
+    for name in names:
+        tree = without(tree, name)
+    tensors = tuple(tensor for tensor in plan.tensors if tensor.section not in names)
+    dropped = tuple(Dropped(name, "the optimizer's state, dropped as asked") for name in names)
+    return replace(plan, tree=tree, tensors=tensors, dropped=plan.dropped + dropped)
+
+
+# -- what is in them ---------------------------------------------------------------------------
+
+
+def cast(plan: Plan, dtype: str | None, rules: Mapping[str, str] | None = None) -> Plan:
+    """Change the element type of the model's floating-point tensors.
+
+    Args:
+        plan: What is to be written.
+        dtype: For all of them; None leaves those alone that no rule selects.
+        rules: Pattern -> dtype, for those it selects; later ones win.
+    """
+    target: dict[str, str] = {}
+    floats = [tensor for tensor in plan.model_tensors if is_floating(tensor.dtype)]
+    if dtype is not None:
+        target = dict.fromkeys((tensor.name for tensor in floats), floating(dtype))
+    for pattern, name in (rules or {}).items():
+        target.update(dict.fromkeys(chosen(plan, [pattern], floats), floating(name)))
+
+    def change(tensor: PlannedTensor) -> PlannedTensor:
+        if tensor.section not in plan.models or tensor.name not in target:
+            return tensor
+        if tensor.source.layout != "strided" and tensor.dtype != target[tensor.name]:
+            raise UsageError(f"{tensor.name}: a {tensor.source.layout} tensor cannot be cast")
+        return replace(tensor, dtype=target[tensor.name])
+
+    return edited(plan, change)
+
+
+SHORT_NAMES: Mapping[str, str] = {
+    "bf16": "bfloat16",
+    "fp16": "float16",
+    "half": "float16",
+    "fp32": "float32",
+    "float": "float32",
+    "fp64": "float64",
+    "double": "float64",
+}
+
+
+def floating(name: str) -> str:
+    """The dtype that a user's word for it means."""
+    found = SHORT_NAMES.get(name.lower(), name.lower().removeprefix("torch."))
+    if found not in DTYPES or not is_floating(found):
+        known = [dtype for dtype in DTYPES if is_floating(dtype)]
+        raise UsageError(f"{name!r} is no floating-point dtype", f"one of: {', '.join(known)}")
+    return found
+
+
+def is_floating(dtype: str) -> bool:
+    """True for the element types that a cast applies to: not whole numbers, not complex ones."""
+    return dtype.startswith(("float", "bfloat")) and dtype != "float4_e2m1fn_x2"
+
+
+def map_location(plan: Plan, where: str | Mapping[str, str]) -> Plan:
+    """Change the device that torch files record: to one for all, or from each to another."""
+
+    def change(tensor: PlannedTensor) -> PlannedTensor:
+        new = where if isinstance(where, str) else where.get(tensor.location, tensor.location)
+        return replace(tensor, location=new)
+
+    return edited(plan, change)
+
+
+# -- what is beside them -----------------------------------------------------------------------
+
+
+def set_value(plan: Plan, key: str, value: object) -> Plan:
+    """Put a plain value into a checkpoint under a dotted key, or text into safetensors."""
+    if plan.form == "safetensors":
+        if not isinstance(value, str):
+            raise UsageError(f"{key}: the metadata of safetensors holds text, not {value!r}")
+        return replace(plan, metadata={**plan.metadata, key: value})
+    if plan.form != "checkpoint":
+        raise UsageError(f"a {plan.form} has no place for {key!r}", "values need --to checkpoint")
+    if any(path == key for path in section_names(plan)):
+        raise UsageError(f"{key!r} holds tensors; a value cannot take its place")
+    tree = put(plan.tree, key, value)
+    if tree is DROPPED:
+        raise UsageError(f"{key!r}: what lies on the way to it is no dict or list")
+    return replace(plan, tree=tree)
+
+
+def section_names(plan: Plan) -> set[str | None]:
+    """The sections that hold tensors of the output."""
+    return {tensor.section for tensor in plan.tensors}
+
+
+# -- how it is laid out ------------------------------------------------------------------------
+
+
+def shrink(plan: Plan) -> Plan:
+    """Cut storages down to what the tensors of the output use of them."""
+    return replace(plan, shrink=True)
+
+
+def tied(plan: Plan, how: str) -> Plan:
+    """Keep tensors that share elements sharing them (`keep`), or give each its own (`clone`)."""
+    if how == "keep":
+        return replace(plan, tied="keep")
+    if how != "clone":
+        raise UsageError(f"tied tensors can be kept or cloned, not {how!r}")
+    return replace(plan, tied="clone")

@@ -1,0 +1,39 @@
+"""Tensors that are the same elements under several names."""
+
+from modtool.plan.records import Plan, PlannedTensor
+from modtool.plan.views import view_of
+from modtool.records import Note
+
+__all__ = ["notes_of", "stored_once", "ties_of"]
+
+
+def ties_of(plan: Plan) -> dict[str, list[PlannedTensor]]:
+    """Each of the model's names -> all tensors that are the same elements, itself included."""
+    groups: dict[object, list[PlannedTensor]] = {}
+    for tensor in plan.model_tensors:
+        groups.setdefault(view_of(tensor.source), []).append(tensor)
+    return {tensor.name: group for group in groups.values() for tensor in group}
+
+
+def stored_once(plan: Plan) -> dict[str, str]:
+    """In safetensors: the names left out, each with the name that its elements stand under.
+
+    That is the first in alphabetical order, as `safetensors.torch.save_model` chooses. Partners
+    that are cast or filled differently are no longer the same and stay.
+    """
+    if plan.form != "safetensors" or plan.tied == "clone":
+        return {}
+    groups: dict[object, list[str]] = {}
+    for tensor in plan.tensors:
+        if tensor.source.numel:
+            made = (view_of(tensor.source), tensor.dtype, tensor.fill and tensor.fill.scheme)
+            groups.setdefault(made, []).append(tensor.name)
+    return {name: min(names) for names in groups.values() for name in names if name != min(names)}
+
+
+def notes_of(plan: Plan) -> tuple[Note, ...]:
+    """The plan's notes, and one for every tensor that is stored under another's name."""
+    return plan.notes + tuple(
+        Note("tied-stored-once", "note", name, f"stored once, as {kept}; load_model restores it")
+        for name, kept in stored_once(plan).items()
+    )

@@ -1,0 +1,253 @@
+"""The object of a torch file as plain containers that `torch.load(weights_only=True)` accepts.
+
+Tensors are their `TensorInfo`. What that loader would refuse becomes its exact plain equivalent
+where there is one, and is left out and named where there is none.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from modtool.pickles.modules import module_parts
+from modtool.pickles.plain import Unknown, attributes_of, items_of, mapping_of, plain
+from modtool.pickles.symbols import ABSENT, Call, Global
+from modtool.plan.records import Dropped
+from modtool.records import DTYPES, Checkpoint, TensorInfo
+
+__all__ = ["DROPPED", "joined", "path_of", "plain_tree", "put", "without"]
+
+
+class Missing:
+    """The type of `DROPPED`."""
+
+    __slots__ = ()
+
+
+DROPPED = Missing()
+SCALARS = (type(None), bool, int, float, str, bytes, bytearray, complex)
+# Calls that weights_only loads as they are (torch 2.13, `_get_allowed_globals`).
+ALLOWED = frozenset(
+    {"torch.Size", "torch.device", "_codecs.encode"}
+    | {f"{module}.{name}" for module in ("builtins", "__builtin__") for name in ("set", "complex")}
+    | {f"{module}.bytearray" for module in ("builtins", "__builtin__")}
+)
+REFUSED = "weights_only=True would refuse it, and it has no plain equivalent"
+
+
+def plain_tree(checkpoint: Checkpoint) -> tuple[object, tuple[Dropped, ...]]:
+    """What a torch file holds, as plain containers with `TensorInfo` leaves; and what it lost.
+
+    Containers that are shared, or contain themselves, stay so.
+    """
+    by_path = {path_of(tensor): tensor for tensor in checkpoint.tensors}
+    by_origin = {id(tensor.origin): tensor for tensor in reversed(checkpoint.tensors)}
+    walk = Walk(by_path, by_origin)
+    tree = walk.plain(checkpoint.root, "")
+    return ({} if tree is DROPPED else tree), tuple(walk.dropped)
+
+
+def path_of(tensor: TensorInfo) -> str:
+    """Where a tensor lies from the root of its file."""
+    return joined(tensor.section or "", tensor.name)
+
+
+def joined(path: str, key: object) -> str:
+    """A dotted path, one step deeper."""
+    return f"{path}.{key}" if path else str(key)
+
+
+@dataclass(slots=True)
+class Walk:
+    """One walk over an object."""
+
+    by_path: Mapping[str, TensorInfo]
+    by_origin: Mapping[int, TensorInfo]
+    dropped: list[Dropped] = field(default_factory=list)
+    done: dict[int, object] = field(default_factory=dict)
+
+    def plain(self, value: object, path: str) -> object:
+        """The plain equivalent of one value, or DROPPED."""
+        if isinstance(value, SCALARS):
+            return value
+        tensor = self.by_origin.get(id(value))
+        if tensor is not None:
+            return self.by_path.get(path, tensor)
+        if id(value) not in self.done:
+            self.done[id(value)] = DROPPED  # a tuple inside itself: pickle makes it so, rarely
+            self.done[id(value)] = self.fresh(value, path)
+        return self.done[id(value)]
+
+    def fresh(self, value: object, path: str) -> object:
+        """The plain equivalent of a value that was not met before."""
+        if module_parts(value) is not None:
+            return self.module(path)
+        if isinstance(value, Call) and value.callee == "collections.OrderedDict":
+            return self.ordered(value, path)
+        mapping = mapping_of(value)
+        if mapping is not None:
+            return self.mapping(value, mapping, path)
+        if isinstance(value, Call) and value.callee in ALLOWED and value.state is ABSENT:
+            return value
+        items = items_of(value)
+        if items is not None:
+            return self.sequence(value, items, path)
+        return self.symbol(value, path)
+
+    def module(self, path: str) -> object:
+        """The state_dict of a module that lies in a checkpoint."""
+        prefix = f"{path}." if path else ""
+        found: dict[object, object] = {}
+        for name, tensor in self.by_path.items():
+            if name.startswith(prefix) and tensor.persistent:
+                found[name[len(prefix) :]] = tensor
+        self.dropped.append(Dropped(path, "the module itself; its state_dict takes its place"))
+        return found
+
+    def ordered(self, value: Call, path: str) -> object:
+        """An OrderedDict stays one, with the `_metadata` that `state_dict()` attaches."""
+        made = Call(value.function, (), items={})
+        self.done[id(value)] = made
+        made.items = {}
+        self.fill(made.items, mapping_of(value) or {}, path)
+        if isinstance(value.state, dict):
+            state: dict[object, object] = {}
+            self.fill(state, value.state, path)
+            made.state = state
+        return made
+
+    def mapping(self, value: object, mapping: Mapping[object, object], path: str) -> object:
+        """A dict; of a Counter, a defaultdict or a subclass, its entries."""
+        made: dict[object, object] = {}
+        self.done[id(value)] = made
+        self.fill(made, mapping, path)
+        return made
+
+    def fill(self, made: dict[object, object], mapping: Mapping[object, object], path: str) -> None:
+        """Put the plain equivalents of all entries into a dict."""
+        for key, item in mapping.items():
+            name = plain_key(key)
+            if name is DROPPED:
+                self.drop(joined(path, "?"), f"its key is no plain value ({REFUSED})")
+                continue
+            found = self.plain(item, joined(path, name))
+            if found is not DROPPED:
+                made[name] = found
+
+    def sequence(self, value: object, items: list[object], path: str) -> object:
+        """A list, tuple or set; what cannot be kept leaves None, so that the others stay put."""
+        made: list[object] = []
+        if not isinstance(value, tuple | set | frozenset):
+            self.done[id(value)] = made
+        for index, item in enumerate(items):
+            found = self.plain(item, joined(path, index))
+            made.append(None if found is DROPPED else found)
+        kind = SEQUENCES.get(type(value), list)
+        return made if kind is list else kind(made)
+
+    def symbol(self, value: object, path: str) -> object:
+        """Anything else: its plain equivalent, entered again where that is a container."""
+        if isinstance(value, Global) and value.module == "torch" and value.name in DTYPES:
+            return value
+        found = plain(value) if isinstance(value, Call) else Unknown(describe(value))
+        if isinstance(found, Unknown):
+            return self.attributes(value, path)
+        return self.plain(found, path) if isinstance(found, dict) else found
+
+    def attributes(self, value: object, path: str) -> object:
+        """An object of some class: its attributes where tensors are among them, else nothing."""
+        attributes = attributes_of(value)
+        below = f"{path}." if path else ""
+        if attributes is None or not any(name.startswith(below) for name in self.by_path):
+            return self.drop(path, f"{describe(value)}: {REFUSED}")
+        self.drop(path, f"{describe(value)} itself; a dict of its attributes takes its place")
+        return self.mapping(value, attributes, path)  # type: ignore[arg-type]
+
+    def drop(self, path: str, why: str) -> object:
+        """Leave something out, and say so."""
+        self.dropped.append(Dropped(path, why))
+        return DROPPED
+
+
+SEQUENCES: Mapping[type, Callable[[list[object]], object]] = MappingProxyType(
+    {tuple: tuple, set: set, frozenset: set}
+)
+
+
+def plain_key(key: object) -> object:
+    """A dictionary key that weights_only accepts, or DROPPED."""
+    if isinstance(key, SCALARS):
+        return key
+    if isinstance(key, tuple):
+        parts = tuple(plain_key(part) for part in key)
+        return DROPPED if DROPPED in parts else parts
+    found = plain(key) if isinstance(key, Call) else DROPPED
+    return found if isinstance(found, SCALARS) else DROPPED
+
+
+def describe(value: object) -> str:
+    """What a value without an equivalent is."""
+    if isinstance(value, Global):
+        return f"the name {value.qualified}"
+    if isinstance(value, Call):
+        return f"an object of {value.callee or 'an unknown class'}"
+    return f"a {type(value).__name__}"
+
+
+# -- edits -------------------------------------------------------------------------------------
+
+
+def entries(tree: object) -> dict[object, object] | None:
+    """The entries of a dict or an OrderedDict."""
+    if isinstance(tree, Call) and tree.callee == "collections.OrderedDict":
+        return tree.items if tree.items is not None else {}
+    return tree if isinstance(tree, dict) else None
+
+
+def with_entries(tree: object, made: dict[object, object]) -> object:
+    """A dict of the same kind with other entries."""
+    if isinstance(tree, Call):
+        return Call(tree.function, tree.arguments, items=made, state=tree.state)
+    return made
+
+
+def find_key(entries: Mapping[object, object], path: str) -> tuple[object, str] | None:
+    """The key that a dotted path begins with, the longest that fits, and the rest of the path."""
+    for key in sorted(entries, key=lambda key: -len(str(key))):
+        text = str(key)
+        if path == text:
+            return key, ""
+        if path.startswith(f"{text}."):
+            return key, path[len(text) + 1 :]
+    return None
+
+
+def without(tree: object, path: str) -> object:
+    """The tree without what lies at a dotted path; the tree given is left as it is."""
+    found = entries(tree)
+    place = find_key(found, path) if found is not None else None
+    if found is None or place is None:
+        return tree
+    key, rest = place
+    made = dict(found)
+    if rest:
+        made[key] = without(made[key], rest)
+    else:
+        del made[key]
+    return with_entries(tree, made)
+
+
+def put(tree: object, path: str, value: object) -> object:
+    """The tree with a value at a dotted path; dicts on the way are entered, lists too."""
+    if isinstance(tree, list):
+        index, _, rest = path.partition(".")
+        if not index.isdigit() or int(index) >= len(tree):
+            return DROPPED
+        inner = put(tree[int(index)], rest, value) if rest else value
+        at = int(index)
+        return inner if inner is DROPPED else [*tree[:at], inner, *tree[at + 1 :]]
+    found = entries(tree)
+    if found is None:
+        return DROPPED
+    key, rest = find_key(found, path) or (path, "")
+    inner = put(found[key], rest, value) if rest else value
+    return inner if inner is DROPPED else with_entries(tree, {**found, key: inner})

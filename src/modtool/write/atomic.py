@@ -1,0 +1,152 @@
+"""A file appears under its final name complete or not at all."""
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterable, Iterator
+
+from modtool.errors import OutputError
+
+__all__ = ["atomic_file", "output_path"]
+
+NO_HARD_LINKS = frozenset(
+    {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+)
+
+
+def output_path(path: str, sources: Iterable[str], *, force: bool, in_place: bool) -> str:
+    """Where the output really goes, links followed, once it is allowed to go there.
+
+    Args:
+        path: As the user named it.
+        sources: The files that are read for it.
+        force: An existing file may be replaced.
+        in_place: The output may be one of the sources.
+
+    Raises:
+        OutputError: It may not, or that is no place for a file.
+    """
+    real = os.path.realpath(path) if os.path.islink(path) else path
+    folder = os.path.dirname(real) or "."
+    try:
+        found = os.stat(real)
+    except FileNotFoundError:
+        if not os.path.isdir(folder):
+            raise OutputError(f"{path}: there is no folder {folder}", "create it first") from None
+        return real
+    except OSError as error:
+        raise output_error(path, error) from None
+    if stat.S_ISDIR(found.st_mode):
+        raise OutputError(f"{path} is a folder", "name a file inside it")
+    if not stat.S_ISREG(found.st_mode):
+        raise OutputError(f"{path} is no regular file", "name a file to write")
+    if any(same_file(found, source) for source in sources):
+        if not in_place:
+            raise OutputError(f"{path} is the source itself", "--in-place replaces it")
+    elif not force:
+        raise already_there(path)
+    return real
+
+
+def same_file(found: os.stat_result, source: str) -> bool:
+    """True when a source is this very file, under whatever name."""
+    try:
+        return os.path.samestat(found, os.stat(source))
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def atomic_file(path: str, *, replace: bool) -> Iterator[int]:
+    """The descriptor of a new file that takes its name when the block ends well.
+
+    It is a hidden sibling until then, and is removed on any exception, `KeyboardInterrupt`
+    included. Without `replace` a file that has appeared at `path` meanwhile is left alone, so of
+    two runs at once one wins whole.
+
+    Raises:
+        OutputError: The system would not let it be written.
+    """
+    temporary = os.path.join(os.path.dirname(path), f".modtool-{secrets.token_hex(8)}.tmp")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise output_error(path, error) from None
+    try:
+        try:
+            yield descriptor
+            if replace:
+                keep_mode(descriptor, path)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        publish(temporary, path, replace=replace)
+    except BaseException as error:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        if isinstance(error, OSError):
+            raise output_error(path, error) from error
+        raise
+
+
+def keep_mode(descriptor: int, path: str) -> None:
+    """Give the new file the permissions of the one that it takes the place of."""
+    with contextlib.suppress(OSError):
+        os.fchmod(descriptor, stat.S_IMODE(os.stat(path).st_mode))
+
+
+def publish(temporary: str, path: str, *, replace: bool) -> None:
+    """Move the finished file to its name, and make that lasting."""
+    if replace:
+        os.replace(temporary, path)
+    else:
+        link_new(temporary, path)
+    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    except OSError:  # some network file systems cannot; the file itself is safe
+        pass
+    finally:
+        os.close(folder)
+
+
+def link_new(temporary: str, path: str) -> None:
+    """Give the file its name only if nothing has that name: a link never replaces anything."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise already_there(path) from None
+    except OSError as error:
+        if error.errno not in NO_HARD_LINKS:
+            raise
+        if os.path.lexists(path):
+            raise already_there(path) from None
+        os.rename(temporary, path)
+    else:
+        os.unlink(temporary)
+
+
+def already_there(path: str) -> OutputError:
+    """What to say of a file that would be overwritten."""
+    return OutputError(f"{path} exists already", "--force replaces it")
+
+
+REASONS = {
+    errno.ENOSPC: ("the disk is full", "free some space, or write elsewhere"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space, or write elsewhere"),
+    errno.EFBIG: ("the file would be larger than the file system allows", "write elsewhere"),
+    errno.EROFS: ("the file system is read-only", "write elsewhere"),
+    errno.EACCES: ("no permission to write there", "write elsewhere"),
+    errno.EPERM: ("no permission to write there", "write elsewhere"),
+    errno.ENOENT: ("there is no such folder", "create it first"),
+    errno.ENOTDIR: ("a part of the path is no folder", "name another file"),
+    errno.ENAMETOOLONG: ("the name is too long", "name another file"),
+}
+
+
+def output_error(path: str, error: OSError) -> OutputError:
+    """What a failure of the system means, and what to do."""
+    reason, hint = REASONS.get(error.errno or 0, (error.strerror or str(error), ""))
+    return OutputError(f"{path} was not written: {reason}", hint)

@@ -1,0 +1,109 @@
+"""Where the bytes of one piece of output come from."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from modtool.errors import OutputError
+from modtool.plan.records import PlannedTensor
+from modtool.plan.views import math_bits
+from modtool.records import DTYPES, FileRange, Storage
+from modtool.write.streams import Data, Sink, swapped
+
+__all__ = ["Compute", "Payload", "payload_of", "put", "whole_storage"]
+
+Compute = Callable[[PlannedTensor], Iterable[Data]]
+"""The elements of a tensor in row-major order, little-endian, in pieces: gathered, cast, filled."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Payload:
+    """Bytes of the output.
+
+    Attributes:
+        name: Whose they are, for those who watch.
+        nbytes: How many.
+        data: Where they lie, when they go over as they are.
+        swap: Bytes of each number to be reversed; 1 for none.
+        compute: The tensor to be computed, when they do not.
+    """
+
+    name: str
+    nbytes: int
+    data: FileRange | memoryview | None = None
+    swap: int = 1
+    compute: PlannedTensor | None = None
+
+
+def payload_of(tensor: PlannedTensor) -> Payload:
+    """The elements of one tensor, row-major and without gaps."""
+    source = tensor.source
+    if tensor.is_computed or not source.is_contiguous or math_bits(source):
+        return Payload(tensor.name, tensor.nbytes, compute=tensor)
+    if source.storage is None or source.storage.data is None:
+        raise OutputError(f"{tensor.name}: its source holds no data for it")
+    start = source.offset * DTYPES[source.dtype].bits // 8
+    part = cut(source.storage.data, start, source.nbytes)
+    return Payload(tensor.name, source.nbytes, part, swap_size(source.storage, source.dtype))
+
+
+def whole_storage(storage: Storage, dtype: str, name: str) -> Payload:
+    """All the bytes of a storage whose elements are of one type."""
+    if storage.data is None:
+        raise OutputError(f"{name}: its source holds no data for it")
+    data = cut(storage.data, 0, storage.nbytes)
+    return Payload(name, storage.nbytes, data, swap_size(storage, dtype))
+
+
+def cut(data: FileRange | memoryview, start: int, length: int) -> FileRange | memoryview:
+    """A part of bytes; the CRC is known for the whole only."""
+    if isinstance(data, memoryview):
+        return data.cast("B")[start : start + length]
+    if start == 0 and length == data.length:
+        return data
+    return FileRange(data.path, data.offset + start, length)
+
+
+def swap_size(storage: Storage, dtype: str) -> int:
+    """How many bytes to reverse at a time: of big-endian numbers, complex ones being two each."""
+    if storage.byteorder == "little":
+        return 1
+    size = DTYPES[dtype].bits // 8
+    return size // 2 if dtype.startswith("complex") else size
+
+
+def put(payload: Payload, sink: Sink, compute: Compute | None, *, crc: bool) -> int:
+    """Write the bytes; their CRC-32, or 0 where none is wanted.
+
+    Raises:
+        OutputError: Something is to be computed, and there is nothing to compute it with.
+    """
+    if not payload.nbytes:
+        return 0
+    known = payload.data.crc if isinstance(payload.data, FileRange) else None
+    if payload.compute is not None:
+        return computed(payload, sink, compute, crc=crc)
+    if payload.swap > 1:
+        pieces = swapped(pieces_of(payload, sink), payload.swap)
+        return sink.stream(pieces, payload.name, crc=crc)
+    if isinstance(payload.data, FileRange) and (known or not crc):
+        sink.copy(payload.data, payload.name)
+        return known or 0
+    return sink.stream(pieces_of(payload, sink), payload.name, crc=crc)
+
+
+def pieces_of(payload: Payload, sink: Sink) -> Iterable[Data]:
+    """The bytes as they lie."""
+    if isinstance(payload.data, FileRange):
+        return sink.sources.pieces(payload.data)
+    return [payload.data] if payload.data is not None else []
+
+
+def computed(payload: Payload, sink: Sink, compute: Compute | None, *, crc: bool) -> int:
+    """Write what is computed, and see that it is as much as it should be."""
+    if compute is None or payload.compute is None:
+        raise OutputError(f"{payload.name} has to be computed, which needs torch")
+    before = sink.done
+    found = sink.stream(compute(payload.compute), payload.name, crc=crc)
+    if sink.done - before != payload.nbytes:
+        raise OutputError(f"{payload.name}: {sink.done - before:,} bytes of {payload.nbytes:,}")
+    return found

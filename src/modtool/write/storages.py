@@ -1,0 +1,175 @@
+"""Which storages a torch file gets, and where in them its tensors lie."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from modtool.plan import Plan, PlannedTensor, view_of
+from modtool.records import DTYPES, Storage, TensorInfo, contiguous_stride
+from modtool.write.payload import Payload, cut, payload_of, swap_size, whole_storage
+
+__all__ = ["Placement", "Record", "has_data", "placements"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Record:
+    """One storage of the output."""
+
+    payload: Payload
+    location: str
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a tensor lies: elements from the start of a record, and the stride between them."""
+
+    record: Record
+    offset: int
+    stride: tuple[int, ...]
+
+
+Key = tuple[str | None, str]
+
+
+def key_of(tensor: PlannedTensor) -> Key:
+    """What a planned tensor is found by: its section and name in the source."""
+    return tensor.source.section, tensor.source.name
+
+
+def has_data(tensor: TensorInfo) -> bool:
+    """True for a tensor of plain elements whose bytes are at hand."""
+    return (
+        tensor.layout == "strided"
+        and tensor.storage is not None
+        and tensor.storage.data is not None
+    )
+
+
+def placements(plan: Plan) -> dict[Key, Placement]:
+    """A place for every tensor that has plain elements.
+
+    What shares a storage goes on sharing it: one record for each storage of the source, copied
+    whole. A storage of which every tensor is cast alike is cast as a whole. What is computed
+    otherwise gets a record of its own, which it shares with the tensors that are the same.
+    """
+    groups: dict[str, list[PlannedTensor]] = {}
+    for tensor in plan.tensors:
+        storage = tensor.source.storage
+        if storage is not None and (has_data(tensor.source) or tensor.fill is not None):
+            groups.setdefault(storage.key, []).append(tensor)
+    placed: dict[Key, Placement] = {}
+    for group in groups.values():
+        placed.update(place_group(plan, group))
+    return placed
+
+
+def place_group(plan: Plan, group: list[PlannedTensor]) -> Iterator[tuple[Key, Placement]]:
+    """Places for the tensors of one storage."""
+    storage = group[0].source.storage
+    assert storage is not None
+    if plan.tied == "clone":
+        for tensor in group:
+            yield key_of(tensor), compact(tensor)
+        return
+    if is_cast_as_one(group) and not plan.shrink:
+        yield from cast_whole(storage, group)
+        return
+    kept = [tensor for tensor in group if not tensor.is_computed]
+    yield from place_kept(storage, kept, shrink=plan.shrink)
+    made: dict[object, Placement] = {}
+    for tensor in group:
+        if tensor.is_computed:
+            same = (view_of(tensor.source), tensor.dtype, tensor.fill and tensor.fill.scheme)
+            yield key_of(tensor), made.setdefault(same, compact(tensor))
+
+
+def compact(tensor: PlannedTensor) -> Placement:
+    """A record that holds one tensor and nothing else."""
+    record = Record(payload_of(tensor), tensor.location)
+    return Placement(record, 0, contiguous_stride(tensor.source.shape))
+
+
+def stride_of(tensor: TensorInfo) -> tuple[int, ...]:
+    """The stride, spelled out."""
+    return tensor.stride if tensor.stride is not None else contiguous_stride(tensor.shape)
+
+
+def is_cast_as_one(group: list[PlannedTensor]) -> bool:
+    """True when all tensors of a storage go from one type to one other, and none is filled."""
+    casts = {(tensor.source.dtype, tensor.dtype) for tensor in group}
+    return (
+        len(casts) == 1
+        and all(tensor.fill is None for tensor in group)
+        and group[0].is_computed
+        and not is_oversized(group)
+    )
+
+
+def is_oversized(group: list[PlannedTensor]) -> bool:
+    """True when the storage holds more bytes than its tensors use: those are not worth a cast."""
+    storage = group[0].source.storage
+    spans = spans_of([tensor.source for tensor in group])
+    return storage is not None and sum(end - start for start, end in spans) < storage.nbytes
+
+
+def cast_whole(storage: Storage, group: list[PlannedTensor]) -> Iterator[tuple[Key, Placement]]:
+    """One record for a storage whose elements are all cast alike; the views stay as they were."""
+    first = group[0]
+    numel = storage.nbytes * 8 // DTYPES[first.source.dtype].bits
+    flat = replace(first.source, shape=(numel,), offset=0, stride=(1,), origin=None)
+    record = Record(payload_of(replace(first, source=flat)), first.location)
+    for tensor in group:
+        yield key_of(tensor), Placement(record, tensor.source.offset, stride_of(tensor.source))
+
+
+def place_kept(
+    storage: Storage, group: list[PlannedTensor], *, shrink: bool
+) -> Iterator[tuple[Key, Placement]]:
+    """Places in a storage whose bytes go over as they are, or in the used parts of it."""
+    if not group:
+        return
+    spans = spans_of([tensor.source for tensor in group])
+    if not shrink or sum(end - start for start, end in spans) == storage.nbytes:
+        spans = [(0, storage.nbytes)]
+    records = {span: record_of(storage, span, group[0]) for span in spans}
+    for tensor in group:
+        size = DTYPES[tensor.source.dtype].bits // 8
+        start = tensor.source.offset * size
+        span = next((span for span in spans if span[0] <= start < span[1]), None)
+        if span is None:  # it has no elements
+            yield key_of(tensor), compact(tensor)
+        else:
+            offset = (start - span[0]) // size
+            yield key_of(tensor), Placement(records[span], offset, stride_of(tensor.source))
+
+
+def record_of(storage: Storage, span: tuple[int, int], tensor: PlannedTensor) -> Record:
+    """The record of a storage, or of the part of it between two bytes."""
+    start, end = span
+    dtype = tensor.source.dtype
+    if (start, end) == (0, storage.nbytes):
+        return Record(whole_storage(storage, dtype, tensor.name), tensor.location)
+    assert storage.data is not None
+    part = cut(storage.data, start, end - start)
+    payload = Payload(tensor.name, end - start, part, swap_size(storage, dtype))
+    return Record(payload, tensor.location)
+
+
+def spans_of(tensors: Iterable[TensorInfo]) -> list[tuple[int, int]]:
+    """The bytes of a storage that its tensors reach over, those that touch taken together."""
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(map(extent, tensors)):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(end, merged[-1][1])
+        elif start < end:
+            merged.append((start, end))
+    return merged
+
+
+def extent(tensor: TensorInfo) -> tuple[int, int]:
+    """First byte and the byte after the last of what a tensor reaches over."""
+    size = DTYPES[tensor.dtype].bits // 8
+    start = tensor.offset * size
+    if not tensor.numel:
+        return start, start
+    steps = zip(tensor.shape, stride_of(tensor), strict=True)
+    return start, start + (sum((length - 1) * step for length, step in steps) + 1) * size

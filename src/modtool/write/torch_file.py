@@ -1,0 +1,316 @@
+"""A plan as one torch file: the pickle, and the storages in the order it names them."""
+
+import os
+from dataclasses import dataclass, field
+from zlib import crc32
+
+from modtool.errors import OutputError
+from modtool.formats.zip_writer import ALIGNMENT, ZipLayout
+from modtool.pickles.symbols import Call, Global, PersistentId
+from modtool.pickles.torch_objects import storage_id
+from modtool.pickles.writer import write_pickle
+from modtool.plan import BN_EVAL_KEY, FLAGS_KEY, Plan, PlannedTensor, bn_eval_of
+from modtool.plan.tree import joined
+from modtool.plan.tree import put as put_value
+from modtool.plan.tree import without
+from modtool.records import Storage, TensorInfo
+from modtool.write.payload import Compute, Payload, put, whole_storage
+from modtool.write.storages import Placement, Record, key_of, placements
+from modtool.write.streams import Sink
+from modtool.write.torch_symbols import (
+    StorageOf,
+    name,
+    parameter_flag,
+    rebuilt,
+    tensor_symbol,
+    with_parameter_flag,
+)
+
+__all__ = ["layout", "write_torch"]
+
+
+def layout(plan: Plan) -> tuple[bytes, list[Payload]]:
+    """`data.pkl`, and the data of the records `data/0`, `data/1`, … in this order."""
+    placed = placements(plan)
+    keys = Keys(plan, placed)
+    if plan.form == "full_model":
+        root, changes = plan.tree, rewritten(plan, placed)
+    else:
+        root, changes = Tree(plan, placed).root(), {}
+    data = write_pickle(root, persistent_id=keys.symbol, replace=changes)
+    return data, [record.payload for record in keys.records]
+
+
+# -- storages ----------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Keys:
+    """Gives every storage its key at the moment that the pickle first names it.
+
+    `torch.load` may calculate where records lie from their order in the pickle, so the records
+    have to follow it.
+    """
+
+    plan: Plan
+    placed: dict[tuple[str | None, str], Placement]
+    records: list[Record] = field(default_factory=list)
+    keys: dict[int, str] = field(default_factory=dict)
+    whole: dict[str, Record] = field(default_factory=dict)
+
+    def symbol(self, symbol: PersistentId) -> object:
+        """The persistent id of a storage as torch writes it."""
+        value = symbol.value
+        if isinstance(value, StorageOf):
+            key = self.key(value.record)
+            return stored(value.storage_class, key, value.record.location, value.numel)
+        if isinstance(value, tuple) and len(value) == 4 and value[0] == "module":
+            return value[1]  # legacy files wrap a class so, to carry its source text along
+        found = storage_id(symbol)
+        if found is None or not isinstance(value, tuple):
+            raise OutputError("the file refers to something outside that is no storage")
+        if found.location == "meta":
+            return None
+        storage_class = value[1]
+        assert isinstance(storage_class, Global)
+        record = self.source_record(found.key, found.dtype)
+        return stored(storage_class, self.key(record), record.location, found.numel)
+
+    def key(self, record: Record) -> str:
+        """The key of a record, the next free number the first time."""
+        if id(record) not in self.keys:
+            self.keys[id(record)] = str(len(self.records))
+            self.records.append(record)
+        return self.keys[id(record)]
+
+    def source_record(self, key: str, dtype: str) -> Record:
+        """The record of a storage that goes over whole."""
+        if not self.whole:
+            for tensor in self.plan.tensors:
+                place = self.placed.get(key_of(tensor))
+                storage = tensor.source.storage
+                if place and storage and is_whole(place.record, storage):
+                    self.whole[storage.key] = place.record
+        if key not in self.whole:
+            storage = self.storage(key)
+            payload = whole_storage(storage, dtype, f"storage {key}")
+            self.whole[key] = Record(payload, self.moved(storage.location))
+        return self.whole[key]
+
+    def storage(self, key: str) -> Storage:
+        """A storage of the source, with or without a tensor of it."""
+        found = self.plan.source.storages.get(key)
+        if found is None:
+            storages = (tensor.storage for tensor in self.plan.source.tensors)
+            found = next((item for item in storages if item and item.key == key), None)
+        if found is None:
+            raise OutputError(f"{self.plan.source.target}: storage {key} was not read")
+        return found
+
+    def moved(self, location: str) -> str:
+        """Where the plan moves the tensors of a device."""
+        moves = {tensor.source.location: tensor.location for tensor in self.plan.tensors}
+        return moves.get(location, location)
+
+
+def is_whole(record: Record, storage: Storage) -> bool:
+    """True for the record that is a storage of the source, unchanged."""
+    return record.payload.data is storage.data and record.payload.nbytes == storage.nbytes
+
+
+def stored(storage_class: Global, key: str, location: str, numel: int) -> PersistentId:
+    """The persistent id that `torch.load` understands."""
+    return PersistentId(("storage", storage_class, key, location, numel))
+
+
+# -- what the file holds -----------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Tree:
+    """The plan's tree with symbols where its tensors are."""
+
+    plan: Plan
+    placed: dict[tuple[str | None, str], Placement]
+    planned: dict[tuple[str | None, str], PlannedTensor] = field(default_factory=dict)
+    done: dict[int, object] = field(default_factory=dict)
+    symbols: dict[object, object] = field(default_factory=dict)
+
+    def root(self) -> object:
+        """The object of the file."""
+        self.planned = {key_of(tensor): tensor for tensor in self.plan.tensors}
+        tree = self.plan.tree
+        if self.plan.form == "checkpoint" and self.plan.requires_grad is not None:
+            tree = put_value(tree, FLAGS_KEY, dict(self.plan.requires_grad))
+        if self.plan.form == "checkpoint":
+            tree = with_bn_eval(tree, self.plan)
+        return self.value(tree, "")
+
+    def value(self, value: object, path: str) -> object:
+        """One value of the tree; what is shared stays shared."""
+        if isinstance(value, TensorInfo):
+            return self.tensor(value)
+        if not isinstance(value, dict | list | tuple | set | Call):
+            return value
+        if id(value) not in self.done:
+            self.done[id(value)] = self.container(value, path)
+        return self.done[id(value)]
+
+    def container(
+        self,
+        value: dict[object, object] | list[object] | tuple[object, ...] | set[object] | Call,
+        path: str,
+    ) -> object:
+        """A container with everything in it."""
+        if isinstance(value, dict):
+            made: dict[object, object] = {}
+            self.done[id(value)] = made
+            self.fill(made, value, path)
+            return made
+        if isinstance(value, Call):
+            return self.ordered(value, path)
+        if isinstance(value, set):
+            return value
+        items: list[object] = []
+        if isinstance(value, list):
+            self.done[id(value)] = items
+        for index, item in enumerate(value):
+            if not self.is_gone(item):
+                items.append(self.value(item, joined(path, index)))
+        return items if isinstance(value, list) else tuple(items)
+
+    def ordered(self, value: Call, path: str) -> object:
+        """An OrderedDict; other calls hold no tensors and stay as they are."""
+        if value.callee != "collections.OrderedDict":
+            return value
+        made: dict[object, object] = {}
+        call = Call(value.function, value.arguments, items=made, state=value.state)
+        self.done[id(value)] = call
+        self.fill(made, value.items or {}, path)
+        return call
+
+    def fill(self, made: dict[object, object], entries: dict[object, object], path: str) -> None:
+        """Put entries into a dict: renamed tensors under new keys, those left out not at all."""
+        for key, item in entries.items():
+            if not self.is_gone(item):
+                made[self.key(key, item)] = self.value(item, joined(path, key))
+
+    def is_gone(self, value: object) -> bool:
+        """True for a tensor that the plan leaves out."""
+        return isinstance(value, TensorInfo) and (value.section, value.name) not in self.planned
+
+    def key(self, key: object, value: object) -> object:
+        """The key of an entry: a tensor that is renamed changes the last part of its path."""
+        if not isinstance(value, TensorInfo):
+            return key
+        new = self.planned[value.section, value.name].name
+        if new == value.name:
+            return key
+        before = value.name.removesuffix(str(key))
+        if not new.startswith(before) or before == value.name:
+            raise OutputError(f"{value.name} lies in a dict of its own and cannot become {new}")
+        return new.removeprefix(before)
+
+    def tensor(self, value: TensorInfo) -> object:
+        """The symbol of a tensor; one that was saved once under several names stays one."""
+        tensor = self.planned[value.section, value.name]
+        place = self.placed.get(key_of(tensor))
+        if value.origin is None or place is None:
+            return tensor_symbol(tensor, place, self.plan)
+        same = (id(value.origin), id(place.record), place.offset, tensor.dtype)
+        if same not in self.symbols:
+            self.symbols[same] = tensor_symbol(tensor, place, self.plan)
+        return self.symbols[same]
+
+
+def with_bn_eval(tree: object, plan: Plan) -> object:
+    """The tree with the modules to be kept in eval mode, where the plan speaks of them."""
+    if plan.bn_eval is None:
+        return tree
+    paths = bn_eval_of(plan)
+    return put_value(tree, BN_EVAL_KEY, paths) if paths else without(tree, BN_EVAL_KEY)
+
+
+def rewritten(plan: Plan, placed: dict[tuple[str | None, str], Placement]) -> dict[int, object]:
+    """What takes the place of which symbols when a file is written back with edits."""
+    changes: dict[int, object] = {}
+    for tensor in plan.tensors:
+        origin = tensor.source.origin
+        if tensor.is_computed and isinstance(origin, Call):
+            changes[id(origin)] = recomputed(tensor, placed[key_of(tensor)], origin)
+    if plan.requires_grad is not None:
+        changes.update(flagged(plan, changes))
+    return changes
+
+
+def recomputed(tensor: PlannedTensor, place: Placement, origin: Call) -> object:
+    """A tensor with other elements; a Parameter stays one."""
+    flag = parameter_flag(origin)
+    plain = rebuilt(tensor, place, requires_grad=False)
+    if flag is None:
+        return plain
+    hooks = Call(name("collections", "OrderedDict"), ())
+    return Call(name("torch._utils", "_rebuild_parameter"), (plain, flag, hooks))
+
+
+def flagged(plan: Plan, changes: dict[int, object]) -> dict[int, object]:
+    """Flags inside the file where it has Parameters, else a map beside its parts."""
+    changed = set(plan.flags_changed)
+    flags = plan.requires_grad or {}
+    made: dict[int, object] = {}
+    beside = False
+    for tensor in plan.model_tensors:
+        origin = tensor.source.origin
+        if tensor.source.name not in changed:
+            continue
+        if parameter_flag(origin) is None:
+            beside = True
+            continue
+        current = changes.get(id(origin), origin)
+        assert isinstance(current, Call)
+        made[id(origin)] = with_parameter_flag(current, flags[tensor.name])
+    tree = put_value(plan.tree, FLAGS_KEY, dict(flags)) if beside else plan.tree
+    tree = with_bn_eval(tree, plan)
+    if tree is not plan.tree:
+        made[id(plan.tree)] = tree
+    return made
+
+
+# -- the file ----------------------------------------------------------------------------------
+
+
+def write_torch(
+    data: bytes, payloads: list[Payload], sink: Sink, compute: Compute | None, path: str
+) -> None:
+    """The whole archive, record by record, as `torch.save` orders them."""
+    archive = ZipLayout(root_name(path))
+    for label, text in (
+        ("data.pkl", data),
+        (".format_version", b"1"),
+        (".storage_alignment", str(ALIGNMENT).encode()),
+        ("byteorder", b"little"),
+    ):
+        small(archive, sink, label, text)
+    crcs = crc32(data)
+    for index, payload in enumerate(payloads):
+        sink.write(archive.begin(f"data/{index}", payload.nbytes))
+        crc = put(payload, sink, compute, crc=True)
+        sink.write(archive.end(crc))
+        crcs = crc32(crc.to_bytes(4, "little"), crcs)
+    small(archive, sink, "version", b"3\n")
+    names = crc32("".join(payload.name for payload in payloads).encode("utf-8", "replace"))
+    small(archive, sink, ".data/serialization_id", f"{names:020d}{crcs:020d}".encode())
+    sink.write(archive.finish())
+
+
+def small(archive: ZipLayout, sink: Sink, label: str, data: bytes) -> None:
+    """A record that is at hand."""
+    sink.write(archive.begin(label, len(data)))
+    sink.write(data)
+    sink.write(archive.end(crc32(data)))
+
+
+def root_name(path: str) -> str:
+    """The folder inside the archive: the file's stem, as torch names it."""
+    stem = os.path.splitext(os.path.basename(path))[0]
+    return stem.encode("utf-8", "replace").decode() or "archive"
