@@ -1,0 +1,1 @@
+"""The live side: the only room that imports torch and runs the user's model."""

@@ -1,0 +1,162 @@
+"""Multiply-accumulates of an operator, from the shapes it is given and gives.
+
+Counted are products of matrices, convolutions and attention: one multiply-accumulate for every
+product of two elements that is added to a sum. Biases, and elementwise work such as activations,
+normalisation, pooling and softmax, are left out. A complex multiply-accumulate counts as one.
+Attention is counted in full, also where a causal mask lets half of it be skipped.
+
+A formula takes the operator's arguments with every tensor replaced by its shape, then `out`, the
+shape of its result.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+__all__ = ["FORMULAS", "Formula"]
+
+Shape = tuple[int, ...]
+Formula = Callable[..., int]
+
+
+def matrix_product(left: Shape, right: Shape, *_: object, out: Any) -> int:
+    """(…, m, k) by (…, k, n) or (k): every element of the result is a sum over k."""
+    return math.prod(left) * (right[-1] if len(right) > 1 else 1)
+
+
+def added_product(_: Shape, left: Shape, right: Shape, *__: object, out: Any) -> int:
+    """A product that is added to the first argument, as in addmm."""
+    return matrix_product(left, right, out=out)
+
+
+def grouped_product(left: Shape, right: Shape, *_: object, out: Any) -> int:
+    """Products of groups of rows; where only the right side is one matrix, of its columns."""
+    rows = left[1:] if len(left) == 3 and len(right) == 2 else left
+    return math.prod(rows) * right[-1]
+
+
+def linear(inputs: Shape, weight: Shape, *_: object, out: Any) -> int:
+    """(…, in) by weights of (out, in)."""
+    return math.prod(inputs) * weight[0]
+
+
+def packed_int8_product(left: Shape, right: Shape, *_: object, out: Any) -> int:
+    """(m, k) by int8 weights of (n, k)."""
+    return math.prod(left) * right[0]
+
+
+def inner_product(left: Shape, *_: object, out: Any) -> int:
+    """Two vectors of one length."""
+    return math.prod(left)
+
+
+def convolution(
+    image: Shape,
+    weight: Shape,
+    bias: Shape | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    *_: object,
+    out: Any,
+) -> int:
+    """Each output (transposed: each input) element meets one filter of a group.
+
+    The weight is (out, in / groups, *kernel), transposed (in, out / groups, *kernel).
+    """
+    return math.prod(image if transposed else out) * math.prod(weight[1:])
+
+
+def attention(query: Shape, key: Shape, value: Shape, *_: object, out: Any) -> int:
+    """(…, heads, queries, width): one product with the keys, one with the values."""
+    *batch, queries, width = query
+    return math.prod(batch) * queries * key[-2] * (width + value[-1])
+
+
+def attention_by_position(query: Shape, key: Shape, value: Shape, *_: object, out: Any) -> int:
+    """As attention, laid out (batch, position, heads, width)."""
+    batch, queries, heads, width = query
+    return batch * heads * queries * key[1] * (width + value[-1])
+
+
+def recurrent_layer(
+    sequence: Shape, input_weight: Shape, hidden_weight: Shape, *_: object, out: Any
+) -> int:
+    """One direction of one layer: every position meets both weights."""
+    return math.prod(sequence[:-1]) * (math.prod(input_weight) + math.prod(hidden_weight))
+
+
+def recurrent_stack(sequence: Shape, weights: list[Shape], *_: object, out: Any) -> int:
+    """All layers and directions at once: every position meets every matrix."""
+    matrices = sum(math.prod(weight) for weight in weights if len(weight) == 2)
+    return math.prod(sequence[:-1]) * matrices
+
+
+def trilinear(
+    first: Shape,
+    weight: Shape,
+    second: Shape,
+    expand_first: list[int],
+    expand_weight: list[int],
+    expand_second: list[int],
+    *_: object,
+    out: Any,
+) -> int:
+    """A sum of products of three, as in Bilinear: one for each element of the full product."""
+    rank = len(first) + len(expand_first)
+    full = [1] * rank
+    for shape, expanded in (
+        (first, expand_first),
+        (weight, expand_weight),
+        (second, expand_second),
+    ):
+        kept = [axis for axis in range(rank) if axis not in expanded]
+        for axis, size in zip(kept, shape, strict=True):
+            full[axis] = max(full[axis], size)
+    return math.prod(full)
+
+
+def pairwise_distance(first: Shape, second: Shape, *_: object, out: Any) -> int:
+    """(…, p, m) and (…, r, m): a sum over m for each of the p × r pairs."""
+    return math.prod((*out, first[-1]))
+
+
+# By the operator's name. Sources: the schemas in torch's native_functions.yaml.
+FORMULAS: Mapping[str, Formula] = MappingProxyType(
+    {
+        "aten.mm": matrix_product,
+        "aten.bmm": matrix_product,
+        "aten.mv": matrix_product,
+        "aten.linear": linear,
+        "aten.dot": inner_product,
+        "aten.vdot": inner_product,
+        "aten.addmm": added_product,
+        "aten._addmm_activation": added_product,
+        "aten.addmv": added_product,
+        "aten.baddbmm": added_product,
+        "aten.addbmm": added_product,
+        "aten._int_mm": matrix_product,
+        "aten._scaled_mm": matrix_product,
+        "aten._grouped_mm": grouped_product,
+        "aten._weight_int8pack_mm": packed_int8_product,
+        "aten.convolution": convolution,
+        "aten._convolution": convolution,
+        "aten.convolution_overrideable": convolution,
+        "aten._scaled_dot_product_flash_attention": attention,
+        "aten._scaled_dot_product_flash_attention_for_cpu": attention,
+        "aten._scaled_dot_product_efficient_attention": attention,
+        "aten._scaled_dot_product_cudnn_attention": attention,
+        "aten._scaled_dot_product_fused_attention_overrideable": attention,
+        "aten._scaled_dot_product_attention_math_for_mps": attention,
+        "aten._efficient_attention_forward": attention_by_position,
+        "aten._flash_attention_forward": attention_by_position,
+        "aten.mkldnn_rnn_layer": recurrent_layer,
+        "aten._cudnn_rnn": recurrent_stack,
+        "aten.miopen_rnn": recurrent_stack,
+        "aten._trilinear": trilinear,
+        "aten._cdist_forward": pairwise_distance,
+        "aten._euclidean_dist": pairwise_distance,
+    }
+)

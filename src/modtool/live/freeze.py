@@ -1,0 +1,330 @@
+"""Freezing in the training script: `requires_grad` by name, modules kept in eval, optimizer groups.
+
+torch is imported when a model is at hand, not before.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from modtool.errors import CorruptFileError, TargetError, UsageError
+from modtool.live.fans import owner
+from modtool.patterns import hint_for, select
+from modtool.records import Checkpoint
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = [
+    "Applied",
+    "FreezePlan",
+    "KeepEval",
+    "apply_freeze",
+    "keep_in_eval",
+    "param_groups",
+    "plan_of",
+    "read_plan",
+    "release_from_eval",
+]
+
+SCHEMA = 1
+
+Options = Mapping[str, Any]
+"""What an optimizer takes per group: `lr`, `weight_decay`, …."""
+
+
+@dataclass(frozen=True, slots=True)
+class FreezePlan:
+    """What is to train and what is not.
+
+    Attributes:
+        requires_grad: Parameter name -> whether it trains.
+        bn_eval: Paths of modules that stay in eval mode while the rest trains.
+    """
+
+    requires_grad: Mapping[str, bool]
+    bn_eval: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What `apply_freeze` changed; names are first names, as `named_parameters` has them.
+
+    Attributes:
+        frozen: Parameters that trained before and do not now.
+        unfrozen: Parameters that train now and did not before.
+        bn_eval: Modules that are kept in eval mode.
+        tied: The names of each parameter that has several and was in the plan.
+        missing: Parameters that the plan does not speak of (only where that is allowed).
+        unknown: Names in the plan that the model does not have (only where that is allowed).
+        trainable: Elements that train now, each counted once.
+        total: Elements of all parameters, each counted once.
+    """
+
+    frozen: tuple[str, ...] = ()
+    unfrozen: tuple[str, ...] = ()
+    bn_eval: tuple[str, ...] = ()
+    tied: tuple[tuple[str, ...], ...] = ()
+    missing: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    trainable: int = field(default=0, kw_only=True)
+    total: int = field(default=0, kw_only=True)
+
+
+def apply_freeze(
+    model: "nn.Module",
+    source: "FreezePlan | Mapping[str, bool] | str | os.PathLike[str]",
+    *,
+    strict: bool = True,
+) -> Applied:
+    """Set `requires_grad` as a plan says, and keep its `bn_eval` modules in eval from now on.
+
+    Nothing is changed unless everything can be. A tied parameter counts as named when one of its
+    names is.
+
+    Args:
+        model: The model to train.
+        source: A plan, a mapping name -> bool, or the path of a plan file (`.json`).
+        strict: False allows names that the model does not have, and parameters without a word.
+
+    Raises:
+        UsageError: Unknown or missing names, names of one tied parameter that disagree, or a
+            parameter that cannot have gradients.
+        TargetError, CorruptFileError: As `read_plan`.
+    """
+    plan = as_plan(source)
+    parameters = tied_names(model)
+    first = {name: names[0] for names in parameters for name in names}
+    buffers = {name for name, _ in model.named_buffers(remove_duplicate=False)}
+    modules = dict(model.named_modules(remove_duplicate=False))
+    # A buffer has no gradient anyway: a plan may say so.
+    unknown = [
+        name
+        for name, trains in plan.requires_grad.items()
+        if name not in first and (trains or name not in buffers)
+    ]
+    unknown += [path for path in plan.bn_eval if path not in modules]
+    wanted = merge_ties(plan.requires_grad, parameters)
+    missing = [names[0] for names in parameters if names[0] not in wanted]
+    if strict:
+        refuse_names(unknown, missing, [*first, *modules])
+    refuse_integers(model, wanted)
+    changed = set_flags(model, wanted)
+    kept = tuple(path for path in plan.bn_eval if path in modules)
+    keep_in_eval(model, kept)
+    return Applied(
+        frozen=tuple(name for name in changed if not wanted[name]),
+        unfrozen=tuple(name for name in changed if wanted[name]),
+        bn_eval=kept,
+        tied=tuple(names for names in parameters if len(names) > 1 and names[0] in wanted),
+        missing=tuple(missing),
+        unknown=tuple(unknown),
+        trainable=sum(each.numel() for each in model.parameters() if each.requires_grad),
+        total=sum(each.numel() for each in model.parameters()),
+    )
+
+
+def as_plan(source: "FreezePlan | Mapping[str, bool] | str | os.PathLike[str]") -> FreezePlan:
+    """Whatever says what is frozen, as a plan."""
+    if isinstance(source, FreezePlan):
+        return source
+    if isinstance(source, Mapping):
+        return FreezePlan(dict(source))
+    return read_plan(source)
+
+
+def read_plan(path: "str | os.PathLike[str]") -> FreezePlan:
+    """Read a plan file: `{"schema": 1, "requires_grad": {"fc.weight": false}, "bn_eval": ["bn"]}`.
+
+    Raises:
+        TargetError: There is no such file.
+        CorruptFileError: It is no plan.
+    """
+    try:
+        plan = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TargetError(f"{path}: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise CorruptFileError(f"{path} is no JSON: {error}") from None
+    flags = plan.get("requires_grad") if isinstance(plan, dict) else None
+    if not isinstance(flags, dict) or not all(isinstance(flag, bool) for flag in flags.values()):
+        raise CorruptFileError(f"{path} is no freeze plan: no names -> booleans in 'requires_grad'")
+    if plan.get("schema") != SCHEMA:
+        hint = f"this modtool reads schema {SCHEMA}"
+        raise CorruptFileError(f"{path}: schema {plan.get('schema')!r} is not known", hint)
+    bn_eval = plan.get("bn_eval", [])
+    if not isinstance(bn_eval, list) or not all(isinstance(each, str) for each in bn_eval):
+        raise CorruptFileError(f"{path} is no freeze plan: no paths in 'bn_eval'")
+    return FreezePlan(flags, tuple(bn_eval))
+
+
+def plan_of(checkpoint: Checkpoint, bn_eval: Iterable[str] = ()) -> FreezePlan:
+    """The plan that a checkpoint's model records, tensor by tensor.
+
+    Raises:
+        TargetError: It records none: a plain state_dict does not.
+    """
+    flags = {
+        tensor.name: tensor.requires_grad
+        for tensor in checkpoint.model_tensors
+        if tensor.requires_grad is not None and tensor.role in ("parameter", "tensor")
+    }
+    if not flags:
+        hint = "`modtool freeze` writes a checkpoint that does"
+        raise TargetError(f"{checkpoint.target} does not record what is frozen", hint)
+    return FreezePlan(MappingProxyType(flags), tuple(bn_eval))
+
+
+def tied_names(model: "nn.Module") -> tuple[tuple[str, ...], ...]:
+    """All names of each parameter, the first one first, in the order of `named_parameters`."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return tuple(tuple(each) for each in names.values())
+
+
+def merge_ties(flags: Mapping[str, bool], parameters: Sequence[tuple[str, ...]]) -> dict[str, bool]:
+    """First name -> flag, for each parameter that is named by any of its names."""
+    wanted: dict[str, bool] = {}
+    for names in parameters:
+        said = {name: flags[name] for name in names if name in flags}
+        if len(set(said.values())) > 1:
+            raise UsageError(
+                f"{' and '.join(said)} are one tied parameter: it cannot train and be frozen"
+            )
+        if said:
+            wanted[names[0]] = next(iter(said.values()))
+    return wanted
+
+
+def refuse_names(unknown: Sequence[str], missing: Sequence[str], names: Sequence[str]) -> None:
+    """An error for names that only one side has."""
+    if unknown:
+        hint = f"{hint_for(unknown[0], names, None)}; strict=False allows it"
+        raise UsageError(f"the model has no {some(unknown)}", hint)
+    if missing:
+        hint = "strict=False leaves them as they are"
+        raise UsageError(f"the plan says nothing of {some(missing)}", hint)
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    rest = len(names) - 5
+    return ", ".join(names[:5]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def refuse_integers(model: "nn.Module", wanted: Mapping[str, bool]) -> None:
+    """An error for what would have to train and cannot."""
+    for name, parameter in model.named_parameters():
+        real = parameter.is_floating_point() or parameter.is_complex()
+        if wanted.get(name) and not real:
+            raise UsageError(f"{name} is of type {parameter.dtype}, which has no gradients")
+
+
+def set_flags(model: "nn.Module", wanted: Mapping[str, bool]) -> list[str]:
+    """Set the flags, and return the names of those that were otherwise before."""
+    changed = []
+    for name, parameter in model.named_parameters():
+        if name in wanted and parameter.requires_grad != wanted[name]:
+            parameter.requires_grad_(wanted[name])
+            changed.append(name)
+    return changed
+
+
+class KeepEval:
+    """What stands in for `module.train` on a module that is to stay in eval mode.
+
+    It lies in the module's own `__dict__`, where `train()` of a parent finds it before the
+    method of the class. Copies and pickles of the module carry it along, bound to the copy; to
+    unpickle a whole model that has one, modtool must be importable (a state_dict does not hold it).
+    """
+
+    __slots__ = ("module",)
+
+    def __init__(self, module: "nn.Module") -> None:
+        self.module = module
+
+    def __call__(self, mode: bool = True) -> "nn.Module":
+        """Go to eval mode, whatever `mode` says, as `nn.Module.train(False)` would."""
+        return type(self.module).train(self.module, False)
+
+
+def keep_in_eval(model: "nn.Module", paths: Iterable[str]) -> None:
+    """Put the modules at these paths into eval mode, where later `model.train()` leaves them."""
+    for path in paths:
+        module = model.get_submodule(path)
+        vars(module)["train"] = KeepEval(module)
+        module.eval()
+
+
+def release_from_eval(model: "nn.Module", paths: Iterable[str] | None = None) -> tuple[str, ...]:
+    """Let modules follow `model.train()` again: those at the paths, or all; returns which did."""
+    chosen = None if paths is None else set(paths)
+    released = []
+    for path, module in model.named_modules():
+        kept = isinstance(vars(module).get("train"), KeepEval)
+        if kept and (chosen is None or path in chosen):
+            del vars(module)["train"]
+            released.append(path)
+    return tuple(released)
+
+
+def param_groups(
+    model: "nn.Module",
+    groups: Mapping[str, Options] | Mapping[Sequence[str], Options],
+) -> list[dict[str, Any]]:
+    """Optimizer groups of the trainable parameters, by name.
+
+    `{"backbone": {"lr": 1e-5}, "*": {"lr": 1e-3}}` gives the backbone the smaller rate. Each
+    parameter is in one group: the *first* whose pattern matches one of its names. (Later patterns
+    win inside one selection; groups are alternatives, and `*` at the end is the rest.) A group
+    whose parameters are all frozen or taken is left out. Frozen parameters are in none.
+
+    Args:
+        model: The model to train.
+        groups: A pattern, or a tuple of them that make one selection, -> the group's options.
+
+    Returns:
+        What `torch.optim` optimizers take: `[{"params": [...], "lr": 1e-5}, …]`.
+
+    Raises:
+        UsageError: A pattern matches no name, a trainable parameter is in no group, or nothing
+            trains at all.
+    """
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    left = {id(each): name for name, each in model.named_parameters() if each.requires_grad}
+    if not left:
+        raise UsageError("no parameter of the model trains", "apply_freeze can unfreeze some")
+    types = parameter_types(model)
+    built = []
+    for patterns, options in groups.items():
+        if "params" in options:
+            raise UsageError(f"{patterns!r}: the options of a group cannot set 'params'")
+        chosen = select(
+            (patterns,) if isinstance(patterns, str) else patterns, [*parameters], types
+        )
+        matched = {id(parameters[name]) for name in chosen}
+        members = [each for each in model.parameters() if id(each) in matched and id(each) in left]
+        for each in members:
+            del left[id(each)]
+        if members:
+            built.append({"params": members, **options})
+    if left:
+        hint = "end with '*' for the rest, or freeze them"
+        raise UsageError(f"these train and are in no group: {some([*left.values()])}", hint)
+    return built
+
+
+def parameter_types(model: "nn.Module") -> dict[str, str]:
+    """Parameter name -> class name of its module; that of the layer, where it is parametrized."""
+    kinds = {
+        path: type(each).__name__ for path, each in model.named_modules(remove_duplicate=False)
+    }
+    return {
+        name: kinds.get(owner(name)[0], "").removeprefix("Parametrized")
+        for name, _ in model.named_parameters(remove_duplicate=False)
+    }

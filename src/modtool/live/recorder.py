@@ -1,0 +1,223 @@
+"""Hooks that write down every call of every module, and how to take them off again."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from modtool.live.counter import OperatorWatch
+from modtool.live.fake import is_uninitialized
+from modtool.live.leaves import described, leaves
+from modtool.live.settings import type_of
+from modtool.live.walk import modules_by_path
+from modtool.records import ModuleCall, TracedTensor
+
+__all__ = ["Call", "Recorder"]
+
+
+@dataclass(slots=True)
+class Call:
+    """A call that is being written down."""
+
+    index: int
+    path: str
+    module: nn.Module
+    number: int
+    depth: int
+    inputs: tuple[TracedTensor, ...]
+    given: tuple[object, ...]
+    macs: int
+    outputs: tuple[TracedTensor, ...] = ()
+    finished: bool = False
+    gradients: dict[str, TracedTensor] = field(default_factory=dict)
+
+
+class Recorder:
+    """Writes down calls while its hooks are on.
+
+    Attributes:
+        calls: Every call in the order in which they began; the model's own is the first.
+        failed: The innermost call that saw an exception, by the exception's id.
+    """
+
+    def __init__(self, model: nn.Module, watch: OperatorWatch, backward: bool) -> None:
+        self.watch = watch
+        watch.parameters = frozenset(map(id, model.parameters()))
+        self.backward = backward
+        self.paths: dict[int, str] = {}
+        self.modules: list[nn.Module] = []
+        for path, module in modules_by_path(model):
+            # A scripted module takes no hooks, and calls nothing that does.
+            if id(module) not in self.paths and not isinstance(module, torch.jit.ScriptModule):
+                self.paths[id(module)] = path
+                self.modules.append(module)
+        self.calls: list[Call] = []
+        self.failed: dict[int, tuple[BaseException, Call]] = {}
+        self.open: list[Call] = []
+        self.counts: dict[int, int] = {}
+        self.handles: list[RemovableHandle] = []
+        self.sizes: dict[int, int] = {}
+
+    def attach(self) -> None:
+        """Put the hooks on."""
+        for module in self.modules:
+            self.handles.append(
+                module.register_forward_pre_hook(self.begin, prepend=True, with_kwargs=True)
+            )
+            self.handles.append(
+                module.register_forward_hook(self.end, with_kwargs=True, always_call=True)
+            )
+
+    def detach(self) -> None:
+        """Take every hook off that was put on."""
+        for handle in self.handles:
+            handle.remove()
+        self.handles.clear()
+
+    def begin(self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+        """A call begins."""
+        number = self.counts[id(module)] = self.counts.get(id(module), 0) + 1
+        call = Call(
+            index=len(self.calls) - 1,
+            path=self.paths[id(module)],
+            module=module,
+            number=number,
+            depth=len(self.open),
+            inputs=(*described(args), *described(kwargs)),
+            given=(args, kwargs),
+            macs=self.watch.macs,
+        )
+        self.calls.append(call)
+        self.open.append(call)
+
+    def end(
+        self,
+        module: nn.Module,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        result: object,
+    ) -> None:
+        """A call ends, with a result or with an exception."""
+        while self.open and self.open[-1].module is not module:
+            self.close(self.open[-1])
+        if not self.open:
+            return
+        call = self.open[-1]
+        error = sys.exc_info()[1]
+        if result is None and error is not None:
+            self.failed.setdefault(id(error), (error, call))
+        else:
+            self.finish(call, result)
+        self.close(call)
+
+    def close(self, call: Call) -> None:
+        """No more operators belong to this call."""
+        call.macs = self.watch.macs - call.macs
+        self.open.remove(call)
+        if not self.failed_at(call):
+            call.given = ()
+
+    def failed_at(self, call: Call) -> bool:
+        """True for a call in which an exception began."""
+        return any(where is call for _, where in self.failed.values())
+
+    def finish(self, call: Call, result: object) -> None:
+        """Write down what a call gave back."""
+        call.finished = True
+        call.outputs = described(result)
+        origins = self.watch.origins
+        for path, tensor in leaves(result):
+            if not origins.is_output(tensor):
+                origins.set(tensor, call.index, is_output=True)
+            if self.backward and tensor.requires_grad:
+                hook = keep_gradient(call, path)
+                self.handles.append(tensor.register_hook(hook))  # type: ignore[no-untyped-call]
+
+    def failing_call(self, error: BaseException) -> Call | None:
+        """The innermost call in which an exception began; None where it was not in one."""
+        seen: BaseException | None = error
+        while seen is not None:
+            if id(seen) in self.failed:
+                return self.failed[id(seen)][1]
+            seen = seen.__cause__ or seen.__context__
+        return None
+
+    def origin(self, call: Call) -> str | None:
+        """The call that produced what a failing call was given, with its number from the second."""
+        given = [tensor for _, tensor in leaves(call.given)]
+        known = (index for index in map(self.watch.origins.of, given) if index is not None)
+        index = next(known, self.watch.source)
+        if index is None:
+            return None
+        source = self.calls[index + 1]
+        return source.path + (f" (call {source.number})" if source.number > 1 else "")
+
+    def records(self) -> tuple[ModuleCall, ...]:
+        """The calls of submodules that finished, or ran in part around one that did."""
+        parts = {id(each) for each in self.calls if each.finished or self.contains_more(each)}
+        return tuple(
+            ModuleCall(
+                index=call.index,
+                path=call.path,
+                type=type_of(call.module),
+                call=call.number,
+                depth=call.depth,
+                inputs=call.inputs,
+                outputs=call.outputs,
+                parameters=self.parameters(call.module),
+                macs=call.macs,
+                gradients=tuple(call.gradients.values()) if self.backward else None,
+            )
+            for call in self.calls[1:]
+            if id(call) in parts
+        )
+
+    def contains_more(self, call: Call) -> bool:
+        """True when another call ran inside of this one."""
+        after = self.calls[call.index + 2 : call.index + 3]
+        return bool(after) and after[0].depth > call.depth
+
+    def parameters(self, module: nn.Module) -> int:
+        """Elements of the unique parameters of a module and everything below it."""
+        if id(module) not in self.sizes:
+            self.sizes[id(module)] = sum(map(self.elements, module.parameters()))
+        return self.sizes[id(module)]
+
+    @staticmethod
+    def elements(tensor: torch.Tensor) -> int:
+        """Elements of a tensor; none while a lazy one has no shape."""
+        return 0 if is_uninitialized(tensor) else tensor.numel()
+
+    def never_called(self) -> tuple[str, ...]:
+        """Paths of the modules that can be called and were not.
+
+        A module whose own parameters were all used ran in all but name: attention multiplies by
+        the weight of its `out_proj` and does not call it.
+        """
+        return tuple(
+            self.paths[id(module)]
+            for module in self.modules
+            if id(module) not in self.counts and can_be_called(module) and not self.used(module)
+        )
+
+    def used(self, module: nn.Module) -> bool:
+        """True for a module with parameters of its own that operators were given, all of them."""
+        own = [id(each) for each in module._parameters.values() if each is not None]
+        return bool(own) and self.watch.used.issuperset(own)
+
+
+def can_be_called(module: nn.Module) -> bool:
+    """False for a module without a `forward` of its own, such as ModuleList."""
+    return getattr(type(module), "forward", None) is not nn.Module.forward
+
+
+def keep_gradient(call: Call, path: str) -> Callable[[torch.Tensor], None]:
+    """A hook that writes down the gradient of one output of a call."""
+
+    def keep(gradient: torch.Tensor) -> None:
+        call.gradients[path] = described(gradient, path)[0]
+
+    return keep

@@ -1,0 +1,144 @@
+"""Leave a model, and the process, exactly as they were, whatever a forward pass does to them."""
+
+import contextlib
+import random
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from modtool.live.walk import every_module
+
+__all__ = ["untouched"]
+
+SEED = 0
+
+
+@contextlib.contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Undo afterwards what the body changes, also when it raises.
+
+    Undone are attributes of modules (hooks, flags, registered tensors and what their plain lists
+    and dicts hold), attributes of their classes, `requires_grad` and `grad` of parameters, and the
+    random states, which are seeded for the body. Bytes that are written over are not.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(random_states_kept())
+        stack.enter_context(fastpath_off())
+        stack.enter_context(attributes_kept(model))
+        yield
+
+
+@contextlib.contextmanager
+def attributes_kept(model: nn.Module) -> Iterator[None]:
+    """Put back what modules, their classes and their parameters have as attributes."""
+    modules = every_module(model)
+    kinds = [type(module) for module in modules]
+    attributes = [dict(vars(module)) for module in modules]
+    flags = [module.training for module in modules]
+    held = containers(attributes)
+    classes = {kind: dict(vars(kind)) for kind in own_classes(kinds)}
+    tensors = [(each, each.requires_grad, each.grad) for each in model.parameters()]
+    try:
+        yield
+    finally:
+        for container, contents in held:
+            refill(container, contents)
+        for module, kind, kept, flag in zip(modules, kinds, attributes, flags, strict=True):
+            restore_module(module, kind, kept, flag)
+        for kind, kept in classes.items():
+            restore_class(kind, kept)
+        for tensor, requires_grad, grad in tensors:
+            if tensor.requires_grad is not requires_grad:
+                tensor.requires_grad_(requires_grad)
+            if tensor.grad is not grad:
+                tensor.grad = grad
+
+
+def restore_module(
+    module: nn.Module, kind: type[nn.Module], kept: dict[str, object], training: bool
+) -> None:
+    """Give a module its class and attributes again."""
+    if type(module) is not kind:
+        module.__class__ = kind
+    vars(module).clear()
+    vars(module).update(kept)
+    if module.training is not training:
+        module.training = training
+
+
+def containers(values: list[dict[str, object]]) -> list[tuple[Any, Any]]:
+    """Every plain list, dict and set inside attributes, with a copy of what it holds."""
+    seen: dict[int, tuple[Any, Any]] = {}
+    todo: list[object] = [value for attributes in values for value in attributes.values()]
+    while todo:
+        value = todo.pop()
+        if id(value) in seen or not isinstance(value, list | dict | set | tuple):
+            continue
+        copied = value if isinstance(value, tuple) else value.copy()
+        seen[id(value)] = (value, copied)
+        todo.extend(value.values() if isinstance(value, dict) else value)
+    return [pair for pair in seen.values() if not isinstance(pair[0], tuple)]
+
+
+def refill(container: Any, contents: Any) -> None:
+    """Make a container hold what it held, in that order, and stay the same object."""
+    if isinstance(container, list):
+        container[:] = contents
+    else:
+        container.clear()
+        container.update(contents)
+
+
+def own_classes(kinds: list[type[nn.Module]]) -> set[type]:
+    """The classes of modules, and their bases, that are not torch's own."""
+    bases = {base for kind in kinds for base in kind.__mro__}
+    return {base for base in bases if not base.__module__.startswith(("torch.", "builtins"))}
+
+
+def restore_class(kind: type, kept: dict[str, object]) -> None:
+    """Give a class its attributes again."""
+    now = dict(vars(kind))
+    for name in now.keys() - kept.keys():
+        delattr(kind, name)
+    for name, value in kept.items():
+        if now.get(name, kept) is not value:
+            setattr(kind, name, value)
+
+
+@contextlib.contextmanager
+def random_states_kept() -> Iterator[None]:
+    """Seed the random generators for the body, and put their states back."""
+    python, cpu = random.getstate(), torch.default_generator.get_state()
+    has_cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    cuda = torch.cuda.get_rng_state_all() if has_cuda else []
+    numpy = sys.modules.get("numpy")
+    numpy_state = numpy.random.get_state() if numpy else None
+    random.seed(SEED)
+    torch.default_generator.manual_seed(SEED)
+    if cuda:
+        torch.cuda.manual_seed_all(SEED)
+    if numpy:
+        numpy.random.seed(SEED)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        torch.default_generator.set_state(cpu)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
+        if numpy:
+            numpy.random.set_state(numpy_state)
+
+
+@contextlib.contextmanager
+def fastpath_off() -> Iterator[None]:
+    """Have attention run as the operators it is made of: the fused ones hide what they multiply."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)

@@ -1,0 +1,65 @@
+"""Ways through a live model: every module under every path, and what plain containers hide."""
+
+from collections.abc import Iterator, Mapping
+
+from torch import nn
+
+__all__ = ["every_module", "hidden_objects", "modules_by_path"]
+
+# What nn.Module itself keeps in a module's __dict__.
+BOOKKEEPING = frozenset(vars(nn.Module()))
+CONTAINERS = (list, tuple, dict, set, frozenset)
+
+
+def modules_by_path(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Every module under each of its paths, parents first, as `print(model)` walks them.
+
+    A module that contains itself is not entered again.
+    """
+    todo: list[tuple[str, nn.Module, frozenset[int]]] = [("", model, frozenset())]
+    while todo:
+        path, module, above = todo.pop()
+        yield path, module
+        if id(module) in above:
+            continue
+        inside = above | {id(module)}
+        children = [
+            (f"{path}.{name}" if path else name, child, inside)
+            for name, child in module._modules.items()
+            if child is not None
+        ]
+        todo.extend(reversed(children))
+
+
+def hidden_objects(module: nn.Module) -> Iterator[tuple[str, nn.Module | nn.Parameter]]:
+    """Modules and parameters that a module keeps in plain containers, with the attribute's name."""
+    for name, value in list(vars(module).items()):
+        if name not in BOOKKEEPING and isinstance(value, CONTAINERS):
+            for found in contents(value, set()):
+                yield name, found
+
+
+def contents(container: object, seen: set[int]) -> Iterator[nn.Module | nn.Parameter]:
+    """The modules and parameters inside a container, however deeply nested."""
+    if id(container) in seen:
+        return
+    seen.add(id(container))
+    values = container.values() if isinstance(container, Mapping) else container
+    for value in list(values):  # type: ignore[call-overload]
+        if isinstance(value, nn.Module | nn.Parameter):
+            yield value
+        elif isinstance(value, CONTAINERS):
+            yield from contents(value, seen)
+
+
+def every_module(model: nn.Module) -> list[nn.Module]:
+    """Each module once: the registered ones, and those that plain containers hide."""
+    found: dict[int, nn.Module] = {}
+    todo = [model]
+    while todo:
+        for _, module in modules_by_path(todo.pop()):
+            if id(module) not in found:
+                found[id(module)] = module
+                hidden = (each for _, each in hidden_objects(module))
+                todo.extend(each for each in hidden if isinstance(each, nn.Module))
+    return list(found.values())

@@ -1,0 +1,155 @@
+"""A trace leaves no trace: everything about a model and the process is what it was."""
+
+import random
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from modtool.live.inputs import parse_inputs
+from modtool.live.trace import trace
+from modtool.records import Trace
+
+
+class Busy(nn.Module):
+    """Changes whatever a forward pass can change."""
+
+    calls = 0
+    scratch: torch.Tensor
+    ema: torch.Tensor
+
+    def __init__(self, real: bool, fails: bool) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+        self.drop = nn.Dropout(0.5)
+        self.frozen = nn.Linear(4, 4).requires_grad_(False)
+        self.head = nn.Linear(4, 4)
+        self.hidden = [nn.BatchNorm1d(4)]
+        self.register_buffer("ema", torch.zeros(4))
+        self.scratch = torch.ones(4)
+        self.history: list[object] = []
+        self.options = {"deep": [1, 2]}
+        self.step = 0
+        self.real = real
+        self.fails = fails
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        type(self).calls += 1
+        self.step += 1
+        self.history.append(x)
+        self.options["deep"].append(3)
+        self.ema.mul_(0.9).add_(x.detach().mean(0))
+        self.scratch.add_(1)
+        self.late = nn.Linear(4, 4)
+        self.drop.train(not self.drop.training)
+        self.frozen.weight.requires_grad_(True)
+        with torch.no_grad():
+            self.head.weight.add_(1)
+            self.head.bias.data.zero_()
+        x = self.hidden[0](self.norm(x)) + random.random() + float(np.random.rand())
+        x = self.head(self.frozen(torch.nn.functional.dropout(x)))
+        if self.real:
+            x.sum().item()
+        if self.fails:
+            raise ValueError("late")
+        return x
+
+
+def state(model: Busy) -> dict[str, object]:
+    """Everything about a model that a trace could disturb, as comparable values."""
+    tensors = {**model.state_dict(), "scratch": model.scratch}
+    tensors |= {f"hidden.{name}": each for name, each in model.hidden[0].state_dict().items()}
+    return {
+        "bytes": {name: each.numpy().tobytes() for name, each in tensors.items()},
+        "identity": {name: id(each) for name, each in model.named_parameters()},
+        "buffers": {name: id(each) for name, each in model.named_buffers()},
+        "training": [module.training for module in model.modules()],
+        "requires_grad": [each.requires_grad for each in model.parameters()],
+        "grad": [None if each.grad is None else each.grad.tolist() for each in model.parameters()],
+        "hooks": [
+            (len(module._forward_hooks), len(module._forward_pre_hooks), list(vars(module)))
+            for module in model.modules()
+        ],
+        "hook options": [
+            (dict(module._forward_hooks_with_kwargs), dict(module._forward_hooks_always_called))
+            for module in model.modules()
+        ],
+        "tensor hooks": [each._backward_hooks for each in model.parameters()],
+        "attributes": (model.step, list(model.history), str(model.options)),
+        "class": {name: id(value) for name, value in vars(Busy).items()},
+        "nn.Module": {name: id(value) for name, value in vars(nn.Module).items()},
+    }
+
+
+def surroundings() -> list[object]:
+    """What the process has that a forward pass could disturb."""
+    numpy_state = np.random.get_state(legacy=True)
+    return [
+        random.getstate(),
+        torch.get_rng_state().tolist(),
+        [str(part) for part in numpy_state],
+        torch.is_grad_enabled(),
+        torch.backends.mha.get_fastpath_enabled(),
+        torch.get_default_dtype(),
+        len(nn.modules.module._global_forward_hooks),
+    ]
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("real", [False, True])
+@pytest.mark.parametrize("fails", [False, True])
+def test_nothing_is_left_changed(mode: str, backward: bool, real: bool, fails: bool) -> None:
+    model = Busy(real, fails)
+    model.norm.eval()
+    model.head.weight.grad = torch.full((4, 4), 7.0)
+    model.head.register_forward_hook(lambda *_: None)
+    inputs = parse_inputs(["8,4"], model)
+    before = state(model), surroundings()
+
+    def run() -> Trace:
+        return trace(model, inputs, mode=mode, backward=backward)  # type: ignore[arg-type]
+
+    first = run()
+    assert (state(model), surroundings()) == before
+    assert first.executed == ("real" if real or fails else "fake")
+    assert (first.error is not None) is fails
+    assert run() == first
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_interrupt_passes_and_leaves_nothing_behind() -> None:
+    model = Busy(real=False, fails=False)
+    before = state(model), surroundings()
+    stop: Callable[..., None] = lambda *_: interrupt()  # noqa: E731
+    handle = model.head.register_forward_hook(stop)
+    with pytest.raises(KeyboardInterrupt):
+        trace(model, parse_inputs(["8,4"], model))
+    handle.remove()
+    assert (state(model), surroundings()) == before
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature:UserWarning")
+def test_lazy_modules_stay_lazy() -> None:
+    model = nn.Sequential(nn.LazyLinear(4), nn.LazyBatchNorm1d())
+    before = repr(model)
+    result = trace(model, parse_inputs(["2,3"], model), mode="train")
+    assert result.parameters == 16 + 8
+    assert repr(model) == before
+    assert [type(each).__name__ for each in model] == ["LazyLinear", "LazyBatchNorm1d"]
+    assert type(model[0].weight).__name__ == "UninitializedParameter"
+
+
+def test_a_pass_with_real_batch_norm_in_train_mode_keeps_its_statistics() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 1))
+    model.register_forward_hook(lambda module, args, output: output.sum().item() and None)
+    before = {name: each.clone() for name, each in model.state_dict().items()}
+    result = trace(model, parse_inputs(["5,3"], model), mode="train")
+    assert (result.executed, result.error) == ("real", None)
+    for name, each in model.state_dict().items():
+        assert torch.equal(each, before[name])
