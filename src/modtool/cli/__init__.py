@@ -1,0 +1,110 @@
+"""The command line: the list of commands, and the one place where errors become text."""
+
+import gc
+import os
+import sys
+from collections.abc import Callable, Sequence
+from inspect import cleandoc
+
+import typer
+from click.exceptions import Abort, ClickException, Exit
+
+from modtool.cli.converting import convert
+from modtool.cli.freezing import freeze, unfreeze
+from modtool.cli.inspecting import count, summary
+from modtool.cli.reinitialising import reinit
+from modtool.cli.show import print_error
+from modtool.cli.tracing import trace
+from modtool.errors import ModtoolError
+
+__all__ = ["COMMANDS", "app", "main", "run"]
+
+COMMANDS: tuple[Callable[..., int | None], ...] = (
+    summary,
+    count,
+    trace,
+    freeze,
+    unfreeze,
+    reinit,
+    convert,
+)
+
+app = typer.Typer(
+    name="modtool",
+    help="See what is inside any PyTorch model or checkpoint, and turn it into what you need. "
+    "A checkpoint is never executed.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def help_of(command: Callable[..., int | None]) -> str:
+    """The docstring, with a backspace that tells click to keep the lines of the examples."""
+    return (cleandoc(command.__doc__ or "")).replace("Examples:\n", "\b\nExamples:\n")
+
+
+for command in COMMANDS:
+    app.command(help=help_of(command))(command)
+
+
+@app.callback()
+def options(
+    version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+) -> None:
+    """See what is inside any PyTorch model or checkpoint, and turn it into what you need.
+
+    A checkpoint is never executed; of a model's file, the code is run.
+    """
+    if version:
+        from importlib.metadata import version as version_of
+
+        print(f"modtool {version_of('modtool')}")
+        raise Exit(0)
+
+
+def main() -> None:
+    """The entry point of the `modtool` command."""
+    # Reading a checkpoint makes millions of objects and hardly any garbage: looking for it
+    # again and again would take half of the time.
+    gc.set_threshold(1_000_000, 50, 100)
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has what it wanted: `modtool … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and give its exit code; errors are printed as one or two lines."""
+    try:
+        result = app(list(arguments), standalone_mode=False)
+    except ModtoolError as error:
+        return refused(error.message, error.hint)
+    except ClickException as error:
+        return refused(error.format_message(), usage_hint(error))
+    except (Abort, KeyboardInterrupt):
+        return refused("interrupted", code=130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return result if isinstance(result, int) else 0
+
+
+def refused(message: str, hint: str = "", code: int = 2) -> int:
+    """Say why nothing was done; with MODTOOL_DEBUG=1, also where."""
+    if os.environ.get("MODTOOL_DEBUG") == "1":
+        import traceback
+
+        traceback.print_exc()
+    print_error(message, hint)
+    return code
+
+
+def usage_hint(error: ClickException) -> str:
+    """Where the help of the command at fault is."""
+    context = getattr(error, "ctx", None)
+    return f"try: {context.command_path} --help" if context is not None else ""

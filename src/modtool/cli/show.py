@@ -1,0 +1,45 @@
+"""The one place that prints: data to stdout, everything else to stderr."""
+
+import os
+import sys
+
+from modtool.records import Note
+from modtool.render import RENDERERS, clean
+from modtool.report.tables import Report
+
+__all__ = ["print_error", "show"]
+
+
+def show(report: Report, form: str, *, as_json: bool = False, no_color: bool = False) -> None:
+    """Print a report; a table on a terminal is drawn by rich, in a pipe it is plain text."""
+    form = "json" if as_json else form
+    if form == "table" and sys.stdout.isatty():
+        from modtool.cli.terminal import draw
+
+        draw(report, color=not (no_color or os.environ.get("NO_COLOR")))
+    else:
+        write_out(RENDERERS[form](report))
+    if form != "json":  # the document holds them already
+        for note in report.notes:
+            print_note(note)
+
+
+def write_out(text: str) -> None:
+    """Data, as UTF-8 whatever the locale says."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
+    sys.stdout.flush()
+
+
+def print_note(note: Note) -> None:
+    """`warning: unregistered-module: layers: …` on stderr."""
+    where = f"{clean(note.where)}: " if note.where else ""
+    print(f"{note.level}: {note.code}: {where}{clean(note.message)}", file=sys.stderr)
+
+
+def print_error(message: str, hint: str = "") -> None:
+    """One or two lines on stderr: what and where, then what to do."""
+    first = clean(" ".join(message.split()))
+    print(f"error: {first}", file=sys.stderr)
+    if hint:
+        print(f"  {clean(' '.join(hint.split()))}", file=sys.stderr)

@@ -1,0 +1,86 @@
+"""Reports on a terminal, drawn by rich: fitted to its width, numbers aligned, a little colour."""
+
+from textwrap import wrap
+
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from modtool.render import RIGHT, clean, totals_text, value_text
+from modtool.report.tables import Column, Report, Table
+
+__all__ = ["draw"]
+
+
+def draw(report: Report, *, color: bool) -> None:
+    """Print the tables, then the closing line."""
+    console = Console(no_color=not color, highlight=False)
+    for table in report.tables:
+        if table.rows:
+            console.print(rich_table(table, console.width))
+            console.print()
+    for sentence in report.sentences:
+        console.print(Text(clean(sentence), style="dim"))
+    console.print(Text(totals_text(report), style="bold"))
+    for path in report.written:
+        console.print(Text(path), soft_wrap=True)
+
+
+def rich_table(table: Table, width: int) -> RichTable:
+    """One table; names give way before lists do, and numbers are never cut."""
+    made = RichTable(
+        title=table.title,
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+        header_style="dim",
+    )
+    for column in table.columns:
+        right = column.unit in RIGHT
+        made.add_column(
+            column.title, justify="right" if right else "left", no_wrap=right, overflow="fold"
+        )
+    cells = [
+        [cell_text(value, column) for value, column in zip(row, table.columns, strict=True)]
+        for row in table.rows
+    ]
+    room = tree_width(table, cells, width)
+    for row in cells:
+        made.add_row(
+            *(cell(text, column, room) for text, column in zip(row, table.columns, strict=True))
+        )
+    return made
+
+
+def cell_text(value: object, column: Column) -> str:
+    """The text of a cell; a list of shapes has a line for each."""
+    text = value_text(value, column.unit)
+    return text.replace("], ", "]\n") if column.key in LISTS else text
+
+
+LISTS = frozenset({"shape", "inputs", "outputs", "gradients"})
+
+
+def tree_width(table: Table, cells: list[list[str]], width: int) -> int:
+    """What is left of the terminal for the column that is a tree."""
+    others = 0
+    for index, column in enumerate(table.columns):
+        if column.unit != "tree":
+            lines = [line for row in cells for line in row[index].split("\n")]
+            others += max(map(len, [column.title, *lines])) + 2
+    return max(width - others, 24)
+
+
+def cell(text: str, column: Column, room: int) -> Text:
+    """One cell; in the tree, class names stand out and long settings hang below the name."""
+    if column.unit != "tree":
+        made = Text(text)
+        if text in ("0", "–", "0 B"):
+            made.stylize("dim")
+        return made
+    indent = " " * (len(text) - len(text.lstrip(" ")))
+    lines = wrap(text.lstrip(" "), room, initial_indent=indent, subsequent_indent=indent + "    ")
+    made = Text("\n".join(lines))
+    made.highlight_regex(r"\w+(?=\()", style="cyan")
+    return made

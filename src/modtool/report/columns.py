@@ -1,0 +1,62 @@
+"""The columns that a report can show, in order; `--columns`, help and README follow from here."""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from modtool.errors import UsageError
+from modtool.report.tables import Column
+
+__all__ = ["COLUMNS", "chosen"]
+
+MODULE_COLUMNS = (
+    Column("module", "module", "the tree as print(model) says it: name, type, settings", "tree"),
+    Column("path", "path", "dotted name of the module"),
+    Column("type", "type", "class of the module"),
+    Column("settings", "settings", "what the module says of itself in print(model)"),
+    Column("shape", "shape", "the module's own parameters and buffers with their shapes"),
+    Column("dtype", "dtype", "element types of the module's own tensors"),
+    Column("parameters", "parameters", "parameters of the module and all below it", "count"),
+    Column("trainable", "trainable", "those of them with requires_grad", "count"),
+    Column("own_parameters", "own", "parameters of the module itself", "count"),
+    Column("bytes", "bytes", "bytes of parameters and buffers, all below included", "bytes"),
+    Column("mode", "mode", "train or eval, for modules that behave differently in the two"),
+    Column("training", "training", "the train/eval flag of every module", "flag"),
+)
+TENSOR_COLUMNS = (
+    Column("tensor", "tensor", "name of the tensor, as a tree of names", "tree"),
+    Column("name", "name", "dotted name of the tensor"),
+    Column("section", "section", "part of the checkpoint that it belongs to"),
+    Column("role", "role", "parameter, buffer, state or tensor"),
+    Column("dtype", "dtype", "element type"),
+    Column("shape", "shape", "size along each dimension", "shape"),
+    Column("numel", "elements", "number of elements", "count"),
+    Column("bytes", "bytes", "bytes of its elements", "bytes"),
+    Column("device", "device", "device it was saved from"),
+    Column("requires_grad", "requires_grad", "whether it is trained, where that is known", "flag"),
+    Column("stride", "stride", "elements between neighbours along each dimension", "shape"),
+    Column("shares_with", "shares with", "first tensor that it has elements in common with"),
+)
+CALL_COLUMNS = (
+    Column("call", "call", "the module that was called, indented by depth", "tree"),
+    Column("index", "index", "order in which the calls began", "count"),
+    Column("path", "path", "dotted name of the module"),
+    Column("type", "type", "class of the module"),
+    Column("depth", "depth", "how many calls it runs inside of", "count"),
+    Column("inputs", "input", "shapes of the tensors that went in"),
+    Column("outputs", "output", "shapes of the tensors that came out"),
+    Column("gradients", "gradient", "with --backward: shapes of the gradients of its outputs"),
+    Column("parameters", "parameters", "parameters of the module and all below it", "count"),
+    Column("macs", "MACs", "multiply-accumulates, calls within included", "count"),
+)
+COLUMNS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
+    {"modules": MODULE_COLUMNS, "tensors": TENSOR_COLUMNS, "calls": CALL_COLUMNS}
+)
+
+
+def chosen(kind: str, keys: Sequence[str]) -> tuple[Column, ...]:
+    """The columns of one kind of row that the keys name, in the order of the keys."""
+    known = {column.key: column for column in COLUMNS[kind]}
+    unknown = [key for key in keys if key not in known]
+    if unknown:
+        raise UsageError(f"no column {unknown[0]!r} here", f"columns: {', '.join(known)}")
+    return tuple(known[key] for key in keys)

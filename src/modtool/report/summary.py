@@ -1,0 +1,319 @@
+"""The report of `summary`: the module tree, or the tree of names, with what each part holds."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+
+from modtool.records import Checkpoint, ModuleNode, TensorInfo
+from modtool.report.columns import chosen
+from modtool.report.tables import Column, Report, Table
+from modtool.report.totals import (
+    Totals,
+    closing_line,
+    sections_document,
+    simple_totals,
+    totals_of,
+)
+from modtool.sharing import Sharing, share
+
+__all__ = ["summary_report"]
+
+MODULE_DEFAULT = ("module", "parameters", "trainable", "mode", "shape")
+NAMES_DEFAULT = ("module", "parameters", "bytes", "dtype", "shape")
+TENSOR_DEFAULT = ("tensor", "shape", "dtype", "bytes")
+MAX_VALUES = 20
+
+
+def summary_report(
+    checkpoint: Checkpoint,
+    *,
+    columns: Sequence[str] = (),
+    depth: int | None = None,
+    tensors: bool = False,
+) -> Report:
+    """What a checkpoint or a model holds.
+
+    Args:
+        checkpoint: What was opened.
+        columns: Keys of `COLUMNS`; none means the usual ones.
+        depth: Rows deeper than this are folded into the ones above; None shows all.
+        tensors: A row for every tensor instead of one for every module.
+    """
+    inside = checkpoint.model_tensors
+
+    def tables() -> tuple[Table, ...]:
+        modules = checkpoint.modules or modules_named(inside)
+        if tensors or not modules:
+            main = tensor_table(inside, columns)
+        else:
+            main = module_table(modules, inside, columns, depth)
+        extra = (*section_tables(checkpoint), *value_tables(checkpoint))
+        return (main, *extra) if main.rows or not extra else extra
+
+    return Report(
+        partial(document, checkpoint),
+        tables,
+        totals=closing_line(totals_of(inside)),
+        notes=checkpoint.notes,
+    )
+
+
+def modules_named(tensors: Sequence[TensorInfo]) -> tuple[ModuleNode, ...]:
+    """The tree that dotted names draw; none where no name has a dot."""
+    paths = dict.fromkeys(path for tensor in tensors for path in ancestors(tensor.name))
+    if len(paths) == 1:
+        return ()
+    return tuple(ModuleNode(path) for path in sorted(paths, key=natural_order))
+
+
+def natural_order(path: str) -> list[tuple[int, int, str]]:
+    """Sorts parents before children, and `layers.9` before `layers.10`."""
+    return [
+        (0, int(part), "") if part.isdecimal() and len(part) < 20 else (1, 0, part)
+        for part in path.split(".")
+        if part
+    ]
+
+
+# -- JSON --------------------------------------------------------------------------------------
+
+
+def document(checkpoint: Checkpoint) -> dict[str, object]:
+    """The JSON document, key by key as the contract has it."""
+    sharing = share(checkpoint.tensors)
+    measured = module_figures(checkpoint.modules, checkpoint.model_tensors)
+    return {
+        "target": checkpoint.target,
+        "format": checkpoint.format,
+        "kind": checkpoint.kind,
+        "totals": asdict(totals_of(checkpoint.model_tensors)),
+        "sections": sections_document(checkpoint),
+        "modules": [module_document(node, measured[node.path]) for node in checkpoint.modules],
+        "tensors": tensors_document(checkpoint.tensors, sharing),
+        "values": dict(checkpoint.values),
+        "metadata": dict(checkpoint.metadata),
+        "notes": [asdict(note) for note in checkpoint.notes],
+    }
+
+
+def module_document(node: ModuleNode, figures: "Figures") -> dict[str, object]:
+    return {
+        "path": node.path,
+        "type": node.type,
+        "settings": node.settings,
+        "depth": node.depth,
+        "parameters": figures.parameters,
+        "trainable": figures.trainable,
+        "own_parameters": figures.own,
+        "training": node.training,
+        "mode_sensitive": node.mode_sensitive,
+        "alias_of": node.alias_of,
+        "class": node.class_name,
+    }
+
+
+def tensors_document(tensors: Sequence[TensorInfo], sharing: Sharing) -> list[dict[str, object]]:
+    return [
+        {
+            "name": tensor.name,
+            "section": tensor.section,
+            "role": tensor.role,
+            "dtype": tensor.dtype,
+            "shape": tensor.shape,
+            "numel": tensor.numel,
+            "bytes": tensor.nbytes,
+            "device": tensor.location,
+            "requires_grad": tensor.requires_grad,
+            "shares_with": None if first is None else tensors[first].name,
+            "layout": tensor.layout,
+            "persistent": tensor.persistent,
+        }
+        for tensor, first in zip(tensors, sharing.first, strict=True)
+    ]
+
+
+# -- modules -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Elements and bytes of one module: `own` its own, the others with everything below it."""
+
+    parameters: int
+    trainable: int | None
+    own: int
+    nbytes: int
+
+
+def module_figures(
+    modules: Sequence[ModuleNode], tensors: Sequence[TensorInfo]
+) -> dict[str, Figures]:
+    """The figures of each path; a tensor under two modules counts in both, once in each."""
+    below: dict[str, list[TensorInfo]] = {node.path: [] for node in modules}
+    for tensor in tensors:
+        for path in ancestors(tensor.name):
+            if path in below:
+                below[path].append(tensor)
+    repeated = any(first is not None for first in share(tensors).first)
+    measure = totals_of if repeated else simple_totals
+    return {path: figures(path, held, measure) for path, held in below.items()}
+
+
+def ancestors(name: str) -> list[str]:
+    """`a.b.weight` -> "", `a`, `a.b`: the modules that hold a tensor."""
+    parts = name.split(".")
+    return ["", *(".".join(parts[:end]) for end in range(1, len(parts)))]
+
+
+def figures(
+    path: str, held: Sequence[TensorInfo], measure: Callable[[Sequence[TensorInfo]], Totals]
+) -> Figures:
+    """The figures of the module at `path`, which holds these tensors."""
+    totals = measure(held)
+    level = path.count(".") + 1 if path else 0
+    own = measure([tensor for tensor in held if tensor.name.count(".") == level])
+    return Figures(totals.total, totals.trainable, own.total, totals.bytes)
+
+
+def module_table(
+    modules: Sequence[ModuleNode],
+    tensors: Sequence[TensorInfo],
+    keys: Sequence[str],
+    depth: int | None,
+) -> Table:
+    """A row for every module that is not folded away."""
+    typed = modules[0].type is not None
+    columns = chosen("modules", keys or (MODULE_DEFAULT if typed else NAMES_DEFAULT))
+    own: dict[str, list[TensorInfo]] = {}
+    for tensor in tensors:
+        own.setdefault(tensor.name.rpartition(".")[0], []).append(tensor)
+    measured = module_figures(modules, tensors)
+    rows = [
+        module_row(node, measured[node.path], own.get(node.path, ()), columns)
+        for node in modules
+        if depth is None or node.depth <= depth
+    ]
+    return without_empty(Table(columns, tuple(rows))) if not keys else Table(columns, tuple(rows))
+
+
+def without_empty(table: Table) -> Table:
+    """The table without columns that say nothing in any row."""
+    kept = [
+        index
+        for index in range(len(table.columns))
+        if any(row[index] not in ("", None) for row in table.rows)
+    ]
+    return Table(
+        tuple(table.columns[index] for index in kept),
+        tuple(tuple(row[index] for index in kept) for row in table.rows),
+        table.title,
+    )
+
+
+def module_row(
+    node: ModuleNode, figures: Figures, own: Sequence[TensorInfo], columns: Sequence[Column]
+) -> tuple[object, ...]:
+    mode = {True: "train", False: "eval", None: None}[node.training]
+    values: Mapping[str, object] = {
+        "module": (node.depth, module_label(node)),
+        "path": node.path,
+        "type": node.type,
+        "settings": node.settings,
+        "shape": ", ".join(f"{last_name(tensor)} {list(tensor.shape)}" for tensor in own),
+        "dtype": ", ".join(dict.fromkeys(tensor.dtype for tensor in own)),
+        "parameters": figures.parameters,
+        "trainable": figures.trainable,
+        "own_parameters": figures.own,
+        "bytes": figures.nbytes,
+        "mode": mode if node.mode_sensitive else "",
+        "training": node.training,
+    }
+    return tuple(values[column.key] for column in columns)
+
+
+def last_name(tensor: TensorInfo) -> str:
+    """The tensor's name inside its module."""
+    return tensor.name.rpartition(".")[2]
+
+
+def module_label(node: ModuleNode) -> str:
+    """`(fc1): Linear(in_features=784, …)`, as print(model) says it."""
+    if node.type is None:
+        return node.path.rpartition(".")[2] or "(all)"
+    name = f"({node.path.rpartition('.')[2]}): " if node.path else ""
+    again = f" = {node.alias_of or '(root)'}" if node.alias_of is not None else ""
+    return f"{name}{node.type}({' '.join(node.settings.split())}){again}"
+
+
+# -- tensors -----------------------------------------------------------------------------------
+
+
+def tensor_table(tensors: Sequence[TensorInfo], keys: Sequence[str]) -> Table:
+    """A row for every tensor."""
+    columns = chosen("tensors", keys or TENSOR_DEFAULT)
+    first = share(tensors).first
+    rows = [
+        tensor_row(tensor, None if index is None else tensors[index].name, columns)
+        for tensor, index in zip(tensors, first, strict=True)
+    ]
+    return Table(columns, tuple(rows))
+
+
+def tensor_row(
+    tensor: TensorInfo, shares_with: str | None, columns: Sequence[Column]
+) -> tuple[object, ...]:
+    values: Mapping[str, object] = {
+        "tensor": (0, tensor.name or "(the tensor)"),
+        "name": tensor.name,
+        "section": tensor.section,
+        "role": tensor.role,
+        "dtype": tensor.dtype if tensor.layout == "strided" else f"{tensor.dtype} {tensor.layout}",
+        "shape": tensor.shape,
+        "numel": tensor.numel,
+        "bytes": tensor.nbytes,
+        "device": tensor.location,
+        "requires_grad": tensor.requires_grad,
+        "stride": tensor.stride,
+        "shares_with": shares_with,
+    }
+    return tuple(values[column.key] for column in columns)
+
+
+# -- what else a training checkpoint holds ------------------------------------------------------
+
+SECTION_COLUMNS = (
+    Column("section", "section", "name of the part"),
+    Column("role", "role", "what it is"),
+    Column("tensors", "tensors", "how many tensors it has", "count"),
+    Column("bytes", "bytes", "their bytes", "bytes"),
+)
+VALUE_COLUMNS = (
+    Column("value", "value", "dotted name of the value"),
+    Column("is", "is", "what it is"),
+)
+
+
+def section_tables(checkpoint: Checkpoint) -> tuple[Table, ...]:
+    """One table of the sections, where there are any."""
+    if not checkpoint.sections:
+        return ()
+    rows = tuple(tuple(part.values()) for part in sections_document(checkpoint))
+    return (Table(SECTION_COLUMNS, rows, "sections"),)
+
+
+def value_tables(checkpoint: Checkpoint) -> tuple[Table, ...]:
+    """One table of plain values and metadata, the outermost first, and how many more there are."""
+    values = {**checkpoint.metadata, **checkpoint.values}
+    if not values:
+        return ()
+    names = sorted(values, key=lambda name: name.count("."))
+    rows: list[tuple[object, ...]] = [(name, brief(values[name])) for name in names[:MAX_VALUES]]
+    if len(names) > MAX_VALUES:
+        rows.append(("…", f"{len(names) - MAX_VALUES:,} more: --json shows all"))
+    return (Table(VALUE_COLUMNS, tuple(rows), "values"),)
+
+
+def brief(value: object) -> str:
+    """A value on one line."""
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:59]}…"
