@@ -33,6 +33,61 @@ CODES: Mapping[str, tuple[Level, str]] = MappingProxyType(
             "warning",
             "a backward pass was asked for, and no output depends on a trainable parameter",
         ),
+        "unused-parameters": (
+            "warning",
+            "trainable parameters that no gradient reaches, which DistributedDataParallel refuses",
+        ),
+        "norms-left-out": (
+            "note",
+            "gradient norms need values: the backward pass ran for its shapes alone",
+        ),
+        "non-finite": (
+            "warning",
+            "the first module that gave NaN or Inf though what it was given had none",
+        ),
+        "dead-units": ("note", "units of a ReLU that gave nothing but zeros"),
+        "scripted-module": (
+            "note",
+            "TorchScript takes no hooks: the calls inside of it have no rows, its MACs are counted",
+        ),
+        "missing-shard": (
+            "warning",
+            "a file of a set that is not there, or ends too early; the rest is shown",
+        ),
+        "missing-tensor": (
+            "warning",
+            "a tensor that an index promises and no file has, or of which parts are not stored",
+        ),
+        "unlisted-tensor": (
+            "note",
+            "a tensor in a file of a set that the index does not list",
+        ),
+        "repeated-tensor": ("warning", "a tensor that several files of a set have"),
+        "link-outside": (
+            "warning",
+            "a file of a set that is a symbolic link out of the folder",
+        ),
+        "folder-has-more": ("note", "another checkpoint in the same folder, which is not shown"),
+        "partitioned-weights": (
+            "note",
+            "parameters whose elements lie in pieces in the files of the ranks",
+        ),
+        "tensor-parallel": (
+            "warning",
+            "several ranks hold slices of the same tensors; the shapes are those of the first",
+        ),
+        "compressed-member": (
+            "note",
+            "a packed part of a file, whose bytes cannot be copied as they lie",
+        ),
+        "pickled-array": (
+            "warning",
+            "an array of Python objects, which only unpickling would load",
+        ),
+        "extra-state": (
+            "note",
+            "a class that adds, or may add, to state_dict() what only its own code can make",
+        ),
         "stray-bytes": (
             "note",
             "bytes before or after an archive that belong to nothing in it",
@@ -63,6 +118,36 @@ CODES: Mapping[str, tuple[Level, str]] = MappingProxyType(
         "left-unfilled": (
             "note",
             "selected tensors that the scheme does not fit, left as they are by --skip-unfit",
+        ),
+        "executes-code": (
+            "error",
+            "loading the file for real would call something that is known to execute code",
+        ),
+        "unknown-callable": (
+            "warning",
+            "loading the file for real would import or call something that ordinary checkpoints "
+            "do not need",
+        ),
+        "device-location": (
+            "note",
+            "tensors saved from a device that a machine may not have",
+        ),
+        "wrapped-names": ("note", "names with the prefix of DataParallel or torch.compile"),
+        "optimizer-mismatch": (
+            "warning",
+            "optimizer state for more parameters than the model section has",
+        ),
+        "oversized-storage": (
+            "warning",
+            "tensors that use little of the storage that is saved with them",
+        ),
+        "values-not-compared": (
+            "warning",
+            "tensors whose values could not be compared: sparse ones, or those without any data",
+        ),
+        "cast-on-load": (
+            "note",
+            "tensors of another dtype than the model's, which loading would cast",
         ),
     }
 )

@@ -12,6 +12,7 @@ from typing import Literal
 
 __all__ = [
     "DTYPES",
+    "CallableUse",
     "Checkpoint",
     "DType",
     "FileRange",
@@ -21,6 +22,7 @@ __all__ = [
     "Note",
     "Role",
     "Section",
+    "Statistics",
     "Storage",
     "TensorInfo",
     "Trace",
@@ -32,6 +34,7 @@ __all__ = [
 Level = Literal["error", "warning", "note"]
 Kind = Literal["state_dict", "checkpoint", "full_model", "model", "tensors", "values"]
 Role = Literal["parameter", "buffer", "state", "tensor"]
+Severity = Literal["executes-code", "unknown-callable", "ordinary"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,24 @@ class Storage:
 
 
 @dataclass(frozen=True, slots=True)
+class Chunk:
+    """A block of a tensor that is stored in blocks.
+
+    Attributes:
+        offsets: Where the block begins in the tensor, elements along each dimension.
+        sizes: Its own shape.
+        storage: Its bytes; `data` is None as long as only `item` is known.
+        item: The stored item that its bytes lie in, an archive of its own that was not opened yet
+            (`modtool.formats.dcp_items.locate` opens it).
+    """
+
+    offsets: tuple[int, ...]
+    sizes: tuple[int, ...]
+    storage: Storage
+    item: FileRange | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TensorInfo:
     """One tensor of a checkpoint, under one of its names.
 
@@ -144,6 +165,7 @@ class TensorInfo:
         device: Where it was saved from, when that is not its storage's location.
         stored_bytes: Size of its elements, when that does not follow from dtype and shape.
         origin: The symbol it was read from (torch files), so that an edit can find it again.
+        chunks: The blocks that it is stored in (distributed checkpoints); `storage` is then None.
     """
 
     name: str
@@ -160,6 +182,7 @@ class TensorInfo:
     device: str | None = None
     stored_bytes: int | None = None
     origin: object = field(default=None, compare=False, repr=False)
+    chunks: tuple[Chunk, ...] = ()
 
     @property
     def numel(self) -> int:
@@ -256,6 +279,27 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True)
+class CallableUse:
+    """Something that loading a file for real would import, and perhaps call.
+
+    Attributes:
+        name: Qualified name; what only a call could tell is described (`a result of pkg.make`).
+        calls: How many times it would be called; 0 for what is imported and no more.
+        arguments: A summary of what the first call would be given.
+        severity: `executes-code` runs commands or code, or reaches files or the network, when it
+            is given the right arguments; `ordinary` is what torch, collections, numpy and builtin
+            containers need in ordinary checkpoints; all else is an `unknown-callable`.
+        where: The part of the file that asks for it: `data.pkl`.
+    """
+
+    name: str
+    calls: int
+    arguments: str
+    severity: Severity
+    where: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """What a file, a folder or a live model holds.
 
@@ -271,6 +315,10 @@ class Checkpoint:
         notes: What is odd, unsafe or missing.
         root: The file's object as symbols (torch files), for edits that keep the rest as it is.
         storages: Every storage that `root` refers to, by its key, with or without a tensor of it.
+        sources: Program text that the file carries: class or file name to source.
+        pickles: Every pickle that a real load would run, by its name in the file, as read.
+        callables: What a real load would run beyond its pickles (TorchScript, packaged modules);
+            `modtool.pickles.callables.callables_of` adds what the pickles ask for.
     """
 
     target: str
@@ -284,6 +332,9 @@ class Checkpoint:
     notes: tuple[Note, ...] = ()
     root: object = field(default=None, compare=False, repr=False)
     storages: Mapping[str, Storage] = field(default_factory=dict, compare=False, repr=False)
+    sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    pickles: Mapping[str, object] = field(default_factory=dict, compare=False, repr=False)
+    callables: tuple[CallableUse, ...] = ()
 
     @property
     def model_tensors(self) -> tuple[TensorInfo, ...]:
@@ -295,13 +346,47 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Statistics:
+    """What the elements of a tensor are like; None where there is not one finite element.
+
+    Attributes:
+        mean: Of the finite elements, like the next three; of complex ones, their magnitudes.
+        std: Standard deviation, of the elements as a whole population.
+        min: The smallest.
+        max: The largest.
+        zeros: Share of zeros among all elements, from 0 to 1.
+        nan: Share of NaN.
+        inf: Share of infinities.
+    """
+
+    mean: float | None
+    std: float | None
+    min: float | None
+    max: float | None
+    zeros: float
+    nan: float
+    inf: float
+
+
+@dataclass(frozen=True, slots=True)
 class TracedTensor:
-    """A tensor that went into or came out of a call; `path` leads to it inside a nested value."""
+    """A tensor that went into or came out of a call.
+
+    Attributes:
+        path: Leads to it inside a nested value.
+        shape: Its sizes; -1 along a ragged dimension.
+        dtype: Its element type.
+        nbytes: Bytes of its elements.
+        norm: Euclidean norm, of gradients in a real pass.
+        statistics: With --stats: what its elements are like.
+    """
 
     path: str
     shape: tuple[int, ...]
     dtype: str
     nbytes: int = 0
+    norm: float | None = None
+    statistics: Statistics | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +404,8 @@ class ModuleCall:
         parameters: Unique parameters of the module and everything below it.
         macs: Multiply-accumulates run inside it, calls within included.
         gradients: With --backward: the gradient of each output leaf, path for path.
+        seconds: With --time: how long it took, calls within included; the median of all repeats.
+        dead: With --stats, of a ReLU: units that gave nothing but zeros, and how many there are.
     """
 
     index: int
@@ -331,11 +418,29 @@ class ModuleCall:
     parameters: int
     macs: int
     gradients: tuple[TracedTensor, ...] | None = None
+    seconds: float | None = None
+    dead: tuple[int, int] | None = None
+
+    @property
+    def activation_bytes(self) -> int:
+        """Bytes of the tensors that came out of it."""
+        return sum(tensor.nbytes for tensor in self.outputs)
 
 
 @dataclass(frozen=True, slots=True)
 class TraceError:
-    """Where a forward pass stopped: the module, the exception, what it was given."""
+    """Where a forward pass stopped: the module, the exception, what it was given.
+
+    Attributes:
+        path: The module's dotted name; "" for the model itself, `(loss)` for the loss.
+        type: Its class name.
+        message: What was raised, and the user's own line.
+        call: Which call of this module it was, from 1.
+        inputs: What it was given.
+        produced_by: Path of the call that produced what it was given.
+        settings: What the module says of itself in `print(model)`.
+        from_input: The model's own input that it was given, directly or reshaped.
+    """
 
     path: str
     type: str
@@ -344,11 +449,33 @@ class TraceError:
     inputs: tuple[TracedTensor, ...] = ()
     produced_by: str | None = None
     settings: str = ""
+    from_input: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """One forward pass, call by call, in order."""
+    """One forward pass, call by call, in order.
+
+    Attributes:
+        target: What the user named.
+        mode: `train` or `eval`.
+        executed: `fake` took no memory and no arithmetic.
+        inputs: What the model was given, by the names that `forward` gives them.
+        outputs: What it gave back.
+        calls: Every call of a submodule.
+        parameters: Unique parameters of the model.
+        trainable: Those of them with requires_grad.
+        macs: Multiply-accumulates of the whole pass.
+        uncounted: Operators that compute and have no formula.
+        never_called: Modules that did not run.
+        parameter_gradients: With --backward: the shape of each parameter's gradient, or None.
+        error: Where the pass stopped.
+        notes: What is worth telling.
+        gradient_norms: With --backward, in a real pass: the Euclidean norm of each gradient.
+        unused: With --backward: trainable parameters that got no gradient.
+        loss: With --loss: its name.
+        seconds: With --time: how long the whole pass took; the median of all repeats.
+    """
 
     target: str
     mode: str
@@ -364,3 +491,7 @@ class Trace:
     parameter_gradients: Mapping[str, tuple[int, ...] | None] | None = None
     error: TraceError | None = None
     notes: tuple[Note, ...] = ()
+    gradient_norms: Mapping[str, float] | None = None
+    unused: tuple[str, ...] = ()
+    loss: str | None = None
+    seconds: float | None = None

@@ -7,12 +7,15 @@ read        (Reader) -> Checkpoint, from headers alone
 """
 
 import os
+from dataclasses import replace
 from typing import Protocol
 
-from modtool.errors import TargetError, UnknownFormatError
-from modtool.formats import safetensors, torch_zip
+from modtool.errors import CorruptFileError, UnknownFormatError
+from modtool.formats import gguf, npy, safetensors, sharded, torch_legacy, torch_tar, zip_archive
 from modtool.formats.files import Reader, open_reader
+from modtool.formats.folders import folder_of, read_folder
 from modtool.formats.foreign import what_it_is
+from modtool.formats.oversized import oversized_storages
 from modtool.records import Checkpoint
 
 __all__ = ["FORMATS", "Format", "open_checkpoint"]
@@ -38,7 +41,15 @@ class Format(Protocol):
         """What the file holds, from its headers."""
 
 
-FORMATS: tuple[Format, ...] = (torch_zip, safetensors)
+FORMATS: tuple[Format, ...] = (
+    zip_archive,
+    safetensors,
+    torch_legacy,
+    torch_tar,
+    gguf,
+    npy,
+    sharded,
+)
 
 
 def open_checkpoint(path: str) -> Checkpoint:
@@ -49,13 +60,29 @@ def open_checkpoint(path: str) -> Checkpoint:
         UnknownFormatError: It is something else; the message says what.
         CorruptFileError: It contradicts itself.
     """
-    path = os.fspath(path)
-    if os.path.isdir(path):
-        raise TargetError(f"{path}: a folder without a checkpoint in it", "name the file itself")
+    checkpoint = read_target(os.fspath(path))
+    return replace(checkpoint, notes=(*checkpoint.notes, *oversized_storages(checkpoint)))
+
+
+def read_as(known: Format, reader: Reader) -> Checkpoint:
+    """Read a file as one format; an error names the file."""
+    try:
+        return known.read(reader)
+    except CorruptFileError as error:
+        if reader.path in error.message:
+            raise
+        raise type(error)(f"{reader.path}: {error.message}", error.hint) from None
+
+
+def read_target(path: str) -> Checkpoint:
+    """What the first format that knows a file reads in it."""
+    folder = folder_of(path)
+    if folder is not None:
+        return read_folder(folder, read_target)
     with open_reader(path) as reader:
         head = reader.head(HEAD)
         for known in FORMATS:
             if known.sniff(head):
-                return known.read(reader)
+                return read_as(known, reader)
         message, hint = what_it_is(head, reader.size)
         raise UnknownFormatError(f"{path}: {message}", hint)

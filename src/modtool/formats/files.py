@@ -13,11 +13,16 @@ __all__ = ["Reader", "open_reader"]
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """An open file: `size` bytes that can be read at any offset, and not beyond."""
+    """An open file: `size` bytes that can be read at any offset, and not beyond.
+
+    `base` is where the first of them lies in the file: not at 0 where one file is read inside
+    another.
+    """
 
     path: str
     descriptor: int
     size: int
+    base: int = 0
 
     def read(self, offset: int, length: int, what: str = "data") -> bytes:
         """Exactly `length` bytes from `offset`.
@@ -31,6 +36,7 @@ class Reader:
                 f"{offset + length:,}, the file at {self.size:,}"
             )
         parts = []
+        offset += self.base
         while length:
             part = os.pread(self.descriptor, length, offset)
             if not part:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from modtool.errors import CorruptFileError, UnsafeFileError
 from modtool.formats.files import Reader
+from modtool.formats.json_text import parse_json
 from modtool.pickles.roles import buffer_names
 from modtool.records import DTYPES, Checkpoint, FileRange, Storage, TensorInfo
 
@@ -55,19 +56,7 @@ Entry = tuple[str, int, tuple[int, ...], int, int]
 
 def parse_header(reader: Reader, data: bytes) -> dict[str, object]:
     """The JSON object of the header; a key that occurs twice is refused."""
-
-    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        made = dict(pairs)
-        if len(made) != len(pairs):
-            raise ValueError("a key occurs twice")
-        return made
-
-    try:
-        header = json.loads(data.decode("utf-8"), object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
-        raise CorruptFileError(
-            f"{reader.path}: its safetensors header is no valid JSON: {str(error)[:120]}"
-        ) from None
+    header = parse_json(data, reader.path, "its safetensors header")
     if not isinstance(header, dict):
         raise CorruptFileError(f"{reader.path}: its safetensors header is no JSON object")
     return header
@@ -149,7 +138,7 @@ def recorded_flags(metadata: dict[str, str]) -> dict[str, bool]:
     """The `requires_grad` map that `modtool freeze` records."""
     try:
         flags = json.loads(metadata.get(REQUIRES_GRAD, "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     if not isinstance(flags, dict):
         return {}

@@ -1,14 +1,16 @@
 """The central directory of a zip file, read by itself and proved against the file.
 
 Python's `zipfile` refuses archives that torch writes without CRCs, and reads the last of two
-members of one name where torch reads the first; so the directory is read here.
-Source: PKWARE APPNOTE 6.3.10, sections 4.3 and 4.5.3.
+members of one name where torch reads the first; so the directory is read here. Wherever two readers
+could come to see two different archives in one file, it is refused.
+Source: PKWARE APPNOTE 6.3.10, sections 4.3 and 4.5.3; miniz 3.0, as torch 2.13 has it.
 """
 
 import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from modtool.errors import CorruptFileError, UnsafeFileError
 from modtool.formats.files import Reader
@@ -19,17 +21,24 @@ __all__ = ["Directory", "Member", "member_range", "read_directory", "read_member
 END = struct.Struct("<4s4H2LH")
 LOCATOR = struct.Struct("<4sLQL")
 END64 = struct.Struct("<4sQ2H2L4Q")
-ENTRY = struct.Struct("<4s6H3L5H2L")
+# signature, flags, method, crc, sizes, lengths of name, extra and comment, offset of the header
+ENTRY = struct.Struct("<4s4x2H4x3L3H8xL")
 LOCAL = struct.Struct("<4s5H3L2H")
+LENGTHS = struct.Struct("<2H")  # the last two of these
 
 STORED, DEFLATED = 0, 8
-MAX_DIRECTORY = 1 << 30
+MAX_DIRECTORY = 1 << 28
+# A pickle becomes objects of fifty times its size: one that deflates better than this is a bomb.
+FREE_PICKLE = 2 << 20
+MAX_PICKLE_RATIO = 20
 MAX_INFLATED = 64 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One member of the archive; `header` is where its local header lies in the file."""
+class Member(NamedTuple):
+    """One member of the archive.
+
+    `header` is where its local header lies in the file, `limit` where the next member begins.
+    """
 
     name: str
     method: int
@@ -38,6 +47,7 @@ class Member:
     size: int
     header: int
     encrypted: bool
+    limit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +59,15 @@ class Directory:
     trailing: int
 
 
+class End(NamedTuple):
+    """What an end record says: where the directory ends, its entries, its size, its offset."""
+
+    at: int
+    entries: int
+    size: int
+    offset: int
+
+
 def read_directory(reader: Reader) -> Directory:
     """Read and check the central directory.
 
@@ -56,24 +75,27 @@ def read_directory(reader: Reader) -> Directory:
         CorruptFileError: There is none, it contradicts the file, or two members have one name.
     """
     tail = reader.tail(END.size + 0xFFFF)
-    at = tail.rfind(b"PK\x05\x06")
-    if at < 0 or at + END.size > len(tail):
+    at = tail.rfind(b"PK\x05\x06", 0, len(tail) - END.size + 4)
+    if at < 0:
         raise CorruptFileError(
             f"{reader.path}: truncated: a zip archive without its central directory",
             "download or save it again",
         )
     end_at = reader.size - len(tail) + at
     _, disk, start_disk, _, count, size, offset, comment = END.unpack_from(tail, at)
-    trailing = reader.size - end_at - END.size - comment
-    if has_locator(reader, end_at):  # torch writes one in every archive, needed or not
-        end_at, count, size, offset = read_end64(reader, end_at)
-    elif disk or start_disk:
+    if disk or start_disk:
         raise CorruptFileError(f"{reader.path}: an archive in several parts is not read")
-    prefix = end_at - size - offset
-    if prefix < 0 or size > MAX_DIRECTORY or count * ENTRY.size > size:
+    trailing = reader.size - end_at - END.size - comment
+    end = End(end_at, count, size, offset)
+    if has_locator(reader, end_at):  # torch writes one in every archive, needed or not
+        end = read_end64(reader, end)
+    prefix = end.at - end.size - end.offset
+    if prefix < 0 or end.size > MAX_DIRECTORY or end.entries * ENTRY.size > end.size:
         raise CorruptFileError(f"{reader.path}: its central directory does not fit the file")
-    data = reader.read(prefix + offset, size, "the central directory")
-    members = parse_entries(reader, data, count, prefix, prefix + offset)
+    if prefix and reader.read(end.offset, 4) == b"PK\x01\x02":
+        raise CorruptFileError(f"{reader.path}: two central directories, of which readers take one")
+    data = reader.read(prefix + end.offset, end.size, "the central directory")
+    members = parse_entries(reader, data, end.entries, prefix, prefix + end.offset)
     return Directory(members, prefix, max(trailing, 0))
 
 
@@ -83,111 +105,131 @@ def has_locator(reader: Reader, end_at: int) -> bool:
     return at >= 0 and reader.read(at, 4) == b"PK\x06\x07"
 
 
-def read_end64(reader: Reader, end_at: int) -> tuple[int, int, int, int]:
-    """(where it lies, count, size, offset) of the ZIP64 end record."""
-    at = end_at - LOCATOR.size
-    locator = LOCATOR.unpack(reader.read(at, LOCATOR.size, "the ZIP64 locator"))
-    # With bytes before the archive the recorded offset is off; the record then ends at the locator.
-    for position in (locator[2], at - END64.size):
-        if 0 <= position <= at - END64.size:
-            record = END64.unpack(reader.read(position, END64.size, "the ZIP64 end record"))
-            if record[0] == b"PK\x06\x06":
-                return position, record[7], record[8], record[9]
-    raise CorruptFileError(f"{reader.path}: its ZIP64 end record is missing")
+def read_end64(reader: Reader, end: End) -> End:
+    """The ZIP64 end record, which must agree with the end record that follows it.
+
+    miniz goes where the locator says, others look before the locator: both must find the same.
+    """
+    at = end.at - LOCATOR.size - END64.size
+    locator = LOCATOR.unpack(reader.read(at + END64.size, LOCATOR.size, "the ZIP64 locator"))
+    record = END64.unpack(reader.read(at, END64.size, "the ZIP64 end record"))
+    if record[0] != b"PK\x06\x06":
+        raise CorruptFileError(f"{reader.path}: its ZIP64 end record is missing")
+    wide = End(at, *record[7:])
+    prefix = at - wide.size - wide.offset
+    short = zip(end[1:], wide[1:], (0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF), strict=True)
+    if locator[2] + prefix != at or any(number not in (full, most) for number, full, most in short):
+        raise CorruptFileError(f"{reader.path}: its end records contradict each other")
+    return wide
 
 
 def parse_entries(
     reader: Reader, data: bytes, count: int, prefix: int, limit: int
 ) -> dict[str, Member]:
-    """The members of a central directory; every one proved to end before `limit`."""
-    members: dict[str, Member] = {}
+    """The members of a central directory; every one proved to end before the next begins."""
+    parsed: list[tuple[str, int, int, int, int, int, bool]] = []
+    names: set[bytes] = set()
     at = 0
     for _ in range(count):
         if at + ENTRY.size > len(data):
             raise CorruptFileError(f"{reader.path}: its central directory ends too early")
-        entry = ENTRY.unpack_from(data, at)
-        name_end = at + ENTRY.size + entry[10]
-        extra_end = name_end + entry[11]
-        if entry[0] != b"PK\x01\x02" or extra_end + entry[12] > len(data):
+        mark, flags, method, crc, compressed, size, *lengths, header = ENTRY.unpack_from(data, at)
+        name_end = at + ENTRY.size + lengths[0]
+        extra_end = name_end + lengths[1]
+        if mark != b"PK\x01\x02" or extra_end + lengths[2] > len(data):
             raise CorruptFileError(f"{reader.path}: its central directory is damaged")
-        name = data[at + ENTRY.size : name_end].decode("utf-8", "surrogateescape")
-        size, compressed, header = entry[9], entry[8], entry[16]
+        raw = data[at + ENTRY.size : name_end]
         if 0xFFFFFFFF in (size, compressed, header):
-            size, compressed, header = wide_numbers(
-                data[name_end:extra_end], size, compressed, header
-            )
-        header += prefix
-        if header + LOCAL.size + compressed > limit:
-            raise CorruptFileError(f"{reader.path}: member {name!r} reaches beyond the archive")
-        if name in members:
+            extra = data[name_end:extra_end]
+            size, compressed, header = wide_numbers(reader, extra, size, compressed, header)
+        name = raw.decode("utf-8", "surrogateescape")
+        names.add(raw.lower())  # as miniz compares them
+        if len(names) == len(parsed):
             raise CorruptFileError(
                 f"{reader.path}: two members are named {name!r}",
                 "readers disagree on which one counts, so neither is read",
             )
-        members[name] = Member(
-            name, entry[4], entry[7], compressed, size, header, bool(entry[3] & 1)
-        )
-        at = extra_end + entry[12]
-    refuse_overlaps(reader, members)
-    return members
+        parsed.append((name, method, crc, compressed, size, header + prefix, bool(flags & 1)))
+        at = extra_end + lengths[2]
+    return with_limits(reader, parsed, limit)
 
 
-def wide_numbers(extra: bytes, size: int, compressed: int, header: int) -> tuple[int, int, int]:
+def with_limits(
+    reader: Reader, parsed: list[tuple[str, int, int, int, int, int, bool]], limit: int
+) -> dict[str, Member]:
+    """The members by name; no two may share bytes: so do small files pretend to be large ones."""
+    headers = [entry[5] for entry in parsed]
+    ends = {}
+    for header in sorted(headers, reverse=True):
+        if header in ends:
+            raise CorruptFileError(f"{reader.path}: two members overlap")
+        ends[header] = limit
+        limit = header
+    for name, _, _, compressed, _, header, _ in parsed:
+        if header + LOCAL.size + compressed > ends[header]:
+            raise CorruptFileError(f"{reader.path}: member {name!r} reaches beyond its place")
+    return {entry[0]: Member(*entry, ends[entry[5]]) for entry in parsed}
+
+
+def wide_numbers(
+    reader: Reader, extra: bytes, size: int, compressed: int, header: int
+) -> tuple[int, int, int]:
     """Replace each number that is all ones by the next one of the ZIP64 extra field."""
     at = 0
     while at + 4 <= len(extra):
         kind, length = struct.unpack_from("<2H", extra, at)
         if kind == 1:
-            count = min(length, len(extra) - at - 4) // 8
-            wide = list(struct.unpack_from(f"<{count}Q", extra, at + 4))
+            wide = iter(
+                struct.unpack_from(f"<{min(length, len(extra) - at - 4) // 8}Q", extra, at + 4)
+            )
             numbers = [
-                wide.pop(0) if number == 0xFFFFFFFF and wide else number
+                next(wide, -1) if number == 0xFFFFFFFF else number
                 for number in (size, compressed, header)
             ]
-            return numbers[0], numbers[1], numbers[2]
+            if -1 not in numbers:
+                return numbers[0], numbers[1], numbers[2]
         at += 4 + length
-    return size, compressed, header
+    raise CorruptFileError(f"{reader.path}: a member of 4 GiB without its ZIP64 sizes")
 
 
-def refuse_overlaps(reader: Reader, members: Mapping[str, Member]) -> None:
-    """No two members may share bytes: that is how small files pretend to be large ones."""
-    end = 0
-    for member in sorted(members.values(), key=lambda member: member.header):
-        if member.header < end:
-            raise CorruptFileError(f"{reader.path}: member {member.name!r} overlaps another one")
-        end = member.header + LOCAL.size + member.compressed
+def data_start(reader: Reader, member: Member) -> int:
+    """Where the data of a member begins; the local header says how far its name reaches."""
+    local = reader.read(member.header, LOCAL.size, "a member's header")
+    name_length, extra_length = LENGTHS.unpack_from(local, LOCAL.size - LENGTHS.size)
+    start: int = member.header + LOCAL.size + name_length + extra_length
+    if local[:4] != b"PK\x03\x04" or start + member.compressed > member.limit:
+        raise CorruptFileError(f"{reader.path}: the header of member {member.name!r} is damaged")
+    return start
 
 
 def member_range(reader: Reader, member: Member) -> FileRange:
-    """Where the bytes of a stored member lie; the local header says how far its name reaches."""
-    local = LOCAL.unpack(reader.read(member.header, LOCAL.size, f"member {member.name!r}"))
-    start = member.header + LOCAL.size + local[9] + local[10]
-    if local[0] != b"PK\x03\x04" or start + member.compressed > reader.size:
-        raise CorruptFileError(f"{reader.path}: the header of member {member.name!r} is damaged")
+    """Where in the file the bytes of a stored member lie."""
+    start = data_start(reader, member)
     if member.encrypted or member.method != STORED or member.size != member.compressed:
         raise CorruptFileError(f"{reader.path}: member {member.name!r} is not stored plainly")
-    return FileRange(reader.path, start, member.size, member.crc or None)
+    return FileRange(reader.path, reader.base + start, member.size, member.crc or None)
 
 
 def read_member(reader: Reader, member: Member, limit: int) -> bytes:
     """The bytes of a member, inflated where it is deflated, at most `limit` of them."""
-    if member.size > limit:
+    if max(member.size, member.compressed) > limit:
         raise UnsafeFileError(
             f"{reader.path}: member {member.name!r} of {member.size:,} bytes is too large"
         )
     if member.method == STORED:
         place = member_range(reader, member)
-        return reader.read(place.offset, place.length, member.name)
+        return reader.read(place.offset - reader.base, place.length, member.name)
     if member.method != DEFLATED or member.encrypted:
         raise CorruptFileError(f"{reader.path}: member {member.name!r} is packed in an unknown way")
-    local = LOCAL.unpack(reader.read(member.header, LOCAL.size, f"member {member.name!r}"))
-    start = member.header + LOCAL.size + local[9] + local[10]
-    return inflate(reader, member, reader.read(start, member.compressed, member.name))
+    packed = reader.read(data_start(reader, member), member.compressed, member.name)
+    return inflate(reader, member, packed)
 
 
 def inflate(reader: Reader, member: Member, packed: bytes) -> bytes:
     """Inflate a member; one that grows past what it declares, or past reason, is refused."""
     bound = min(member.size, MAX_INFLATED)
+    if member.name.endswith(".pkl"):
+        bound = min(bound, FREE_PICKLE + MAX_PICKLE_RATIO * member.compressed)
     try:
         plain = zlib.decompressobj(-15).decompress(packed, bound + 1)
     except zlib.error as error:

@@ -3,19 +3,21 @@
 The object is walked once, bounded, and every tensor in it gets a section, a name and a role.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from modtool.errors import UnsafeFileError
-from modtool.pickles.modules import Found, ModuleWalk, module_parts
-from modtool.pickles.plain import attributes_of, display, items_of, key_text, mapping_of
-from modtool.pickles.roles import MODEL_NAMES, buffer_names, primary, role_of
+from modtool.pickles.display import key_text
+from modtool.pickles.modules import Found, ModuleWalk, described, module_parts
+from modtool.pickles.places import Places, entries
+from modtool.pickles.plain import breadth, mapping_of
+from modtool.pickles.roles import buffer_names, is_model_name, primary, role_of
 from modtool.pickles.torch_objects import Tensors
+from modtool.pickles.values import Values
 from modtool.records import Kind, ModuleNode, Role, Section, TensorInfo
 
 __all__ = ["Contents", "contents_of"]
 
-MAX_DEPTH = 100
 # The key under which `modtool freeze` records name -> bool in a training checkpoint.
 REQUIRES_GRAD = "requires_grad"
 
@@ -37,15 +39,16 @@ def contents_of(root: object, tensors: Tensors, budget: int) -> Contents:
     Args:
         root: The object, as symbols.
         tensors: What reads its tensors.
-        budget: How many places may be visited: a few times what the pickle has opcodes for, so
-            that objects shared a million times over end in an error and not in an endless walk.
+        budget: What the walk may cost: forty for each byte of the pickle will do, so that objects
+            shared a million times over end in an error and not in an endless walk.
 
     Raises:
         CorruptFileError: A tensor contradicts itself, or the object contains itself.
         UnsafeFileError: The walk would not end in time.
     """
     try:
-        return Walk(tensors, budget).contents(root)
+        places = Places(root, tensors, budget)
+        return Walk(places, Values(places)).contents(root)
     except RecursionError:
         raise UnsafeFileError("its object is nested too deeply") from None
 
@@ -54,12 +57,11 @@ def contents_of(root: object, tensors: Tensors, budget: int) -> Contents:
 class Walk:
     """The state of one walk."""
 
-    tensors: Tensors
-    budget: int
+    places: Places
+    values: Values
     found: list[TensorInfo] = field(default_factory=list)
     modules: list[ModuleNode] = field(default_factory=list)
     sections: list[Section] = field(default_factory=list)
-    values: dict[str, object] = field(default_factory=dict)
     open: set[int] = field(default_factory=set)
 
     def contents(self, root: object) -> Contents:
@@ -75,7 +77,7 @@ class Walk:
             sections = ()
         if not self.found:
             kind = "values"
-        return Contents(kind, tensors, tuple(self.modules), sections, self.values)
+        return Contents(kind, tensors, tuple(self.modules), sections, self.values.found)
 
     def kind_of(self, root: object) -> Kind:
         """What the root is, by its shape alone."""
@@ -85,170 +87,87 @@ class Walk:
         if mapping is None:
             return "tensors"
         if self.is_flat(mapping):
-            return "state_dict"
+            return "state_dict" if all(isinstance(key, str) for key in mapping) else "tensors"
         return "checkpoint"
 
     def is_flat(self, mapping: Mapping[object, object]) -> bool:
-        """True for a state_dict: tensors by name, and nothing nested that holds any more."""
-        if not all(isinstance(key, str) for key in mapping):
-            return False
-        others = [item for item in mapping.values() if self.tensors.facts(item) is None]
-        return len(others) < len(mapping) and not any(map(self.holds_tensors, others))
-
-    def holds_tensors(self, value: object) -> bool:
-        """True when there is a tensor somewhere inside."""
-        return next(self.places(value, ""), None) is not None
+        """True for tensors by name or by number, and nothing nested that holds any more."""
+        facts = self.places.tensors.facts
+        others = [item for item in mapping.values() if facts(item) is None]
+        return len(others) < len(mapping) and not any(map(self.places.hold, others))
 
     # -- the parts of a training checkpoint ------------------------------------------------------
 
     def checkpoint(self, value: object, path: str) -> None:
         """Divide nested dicts into sections; what holds no tensor is a value."""
+        if id(value) in self.open:
+            return  # what contains itself is walked once
+        self.open.add(id(value))
+        self.places.spend(breadth(value))
         mapping = entries(value) or {}
+        whole = "param_groups" in mapping  # an optimizer's state_dict, and nothing else
         for key, item in mapping.items():
             name = f"{path}.{key_text(key)}" if path else key_text(key)
-            if not self.holds_tensors(item):
+            if not self.places.hold(item):
                 if name != REQUIRES_GRAD:
-                    self.keep_values(name, item)
-            elif self.is_divided(name, item):
+                    self.values.keep(name, item)
+            elif not whole and self.is_divided(name, item):
                 self.checkpoint(item, name)
             else:
-                self.sections.append(Section(name, role_of(name, item, self.tensors)))
-                self.section(item, name, self.sections[-1].role)
+                role = "optimizer" if whole else self.role(name, item)
+                self.sections.append(Section(name, role))
+                self.section(item, name, role)
+        self.open.discard(id(value))
+
+    def role(self, name: str, value: object) -> str:
+        """What a section is."""
+        self.places.spend(breadth(value))
+        return role_of(name, value, self.places.tensors)
 
     def is_divided(self, name: str, value: object) -> bool:
         """True for a dict that is no section itself but holds some: one part, or a known name."""
+        self.places.spend(breadth(value))
         mapping = entries(value)
         if mapping is None or module_parts(value) is not None or self.is_flat(mapping):
             return False
-        if role_of(name, value, self.tensors) in ("optimizer", "scheduler", "scaler"):
+        if self.role(name, value) in ("optimizer", "scheduler", "scaler"):
             return False
-        holders = {key: item for key, item in mapping.items() if self.holds_tensors(item)}
-        if len(holders) == 1:
-            return entries(next(iter(holders.values()))) is not None
-        return any(
-            key in MODEL_NAMES or role_of(key_text(key), item, self.tensors) == "optimizer"
-            for key, item in holders.items()
-        )
+        holders = {key: item for key, item in mapping.items() if self.places.hold(item)}
+        if any(self.is_part(key_text(key), item) for key, item in holders.items()):
+            return True
+        single = len(holders) == 1 and entries(next(iter(holders.values()))) is not None
+        return single and not is_model_name(name)
+
+    def is_part(self, name: str, value: object) -> bool:
+        """True for a dict or module that is a section wherever it lies: a model, an optimizer."""
+        if entries(value) is None:
+            return False
+        return is_model_name(name) or self.role(name, value) == "optimizer"
 
     def section(self, value: object, section: str | None, role: str) -> None:
         """Take the tensors of one section, and what plain values lie beside them."""
         if module_parts(value) is not None:
-            walk = ModuleWalk(self.tensors)
+            walk = ModuleWalk(self.places.tensors)
             for found in walk.walk(value):
+                self.places.take_name(found.name)
                 self.take(found, section)
             self.modules.extend(walk.nodes if role == "model" else ())
             return
-        places = list(self.places(value, ""))
+        places = list(self.places.of(value))
         buffers = buffer_names([name for name, _ in places]) if role in WEIGHTS else ()
         for name, item in places:
             kind: Role = "buffer" if name in buffers else WEIGHTS.get(role, "state")
             self.take(Found(name, item, kind), section)
-        self.keep_values(section or "", value)
+        self.values.keep(section or "", value)
 
     def take(self, found: Found, section: str | None) -> None:
         """Record one tensor."""
-        facts = self.tensors.facts(found.value)
-        if facts is None:
-            return
-        self.found.append(
-            TensorInfo(
-                found.name,
-                facts.dtype,
-                facts.shape,
-                facts.storage,
-                facts.offset,
-                facts.stride,
-                section,
-                found.role,
-                facts.requires_grad if found.role != "buffer" else None,
-                facts.layout,
-                found.persistent,
-                facts.device,
-                facts.stored_bytes,
-                found.value,
-            )
-        )
-
-    # -- walking ---------------------------------------------------------------------------------
-
-    def places(self, value: object, path: str) -> Iterator[tuple[str, object]]:
-        """Every tensor inside a value, with the dotted path that leads to it."""
-        self.budget -= 1
-        if self.budget < 0:
-            raise UnsafeFileError("its object refers to the same parts too many times over")
-        if self.tensors.facts(value) is not None:
-            yield path, value
-            return
-        children = children_of(value)
-        if children is None:
-            return
-        if id(value) in self.open or len(self.open) > MAX_DEPTH:
-            return  # what contains itself is walked once
-        self.open.add(id(value))
-        try:
-            for key, item in children:
-                if not isinstance(item, SCALARS):
-                    yield from self.places(item, f"{path}.{key}" if path else key)
-        finally:
-            self.open.discard(id(value))
-
-    def keep_values(self, path: str, value: object) -> None:
-        """Record the plain values inside a value, by dotted path; tensors are left out."""
-        self.budget -= 1
-        if self.budget < 0:
-            raise UnsafeFileError("its object refers to the same parts too many times over")
-        if self.tensors.facts(value) is not None or id(value) in self.open:
-            return
-        mapping = mapping_of(value)
-        nested = mapping is None and has_containers(value) and items_of(value)
-        children = mapping.items() if mapping is not None else enumerate(nested or ())
-        if mapping is None and not nested:
-            if path:
-                self.values[path] = display(value)
-            return
-        if mapping is not None and not mapping and path:
-            self.values[path] = {}
-        if len(self.open) > MAX_DEPTH:
-            return
-        self.open.add(id(value))
-        for key, item in children:
-            self.keep_values(f"{path}.{key_text(key)}" if path else key_text(key), item)
-        self.open.discard(id(value))
+        info = described(found, self.places.tensors, section)
+        if info is not None:
+            self.found.append(info)
 
 
 WEIGHTS: Mapping[str, Role] = {"model": "parameter", "ema": "parameter", "tensors": "tensor"}
-SCALARS = (str, int, float, bytes, type(None))
-
-
-def entries(value: object) -> Mapping[object, object] | None:
-    """The entries of a dict, or the attributes of an object that is no module and no dict."""
-    mapping = mapping_of(value)
-    return mapping if mapping is not None else attributes_of(value)  # type: ignore[return-value]
-
-
-def children_of(value: object) -> Iterator[tuple[str, object]] | None:
-    """Keys and items of anything that can hold a tensor; None for a leaf."""
-    parts = module_parts(value)
-    if parts is not None:
-        attributes = {
-            name: child
-            for kind in ("_parameters", "_buffers", "_modules")
-            for name, child in parts.children(kind).items()
-        }
-        return iter(attributes.items())
-    mapping = entries(value)
-    if mapping is not None:
-        return ((key_text(key), item) for key, item in mapping.items())
-    items = items_of(value)
-    if items is not None:
-        return ((str(index), item) for index, item in enumerate(items))
-    return None
-
-
-def has_containers(value: object) -> bool:
-    """True for a list or tuple that holds containers of its own."""
-    items = items_of(value)
-    return items is not None and any(children_of(item) is not None for item in items[:1000])
 
 
 def with_requires_grad(

@@ -4,22 +4,31 @@ Whatever is built here costs no more than the bytes that ask for it: counts are 
 bytes are taken, keys before they are hashed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from mmap import mmap
 
 from modtool.errors import CorruptFileError, UnsafeFileError
 from modtool.pickles.symbols import ABSENT, Call, Global, PersistentId
 
 __all__ = ["Machine", "Pickle"]
 
-MAX_LINE = 4096
 # A tuple's hash is not cached: without a bound, a key of tuples doubled forty times never ends.
 MAX_KEY_PARTS = 1000
-# Integers of 61 bits and more can be chosen to collide, which makes a dict of them quadratic.
-MAX_LARGE_KEYS = 20_000
-LARGE_KEY = 2**60
+FREE_PARTS = 10_000
+# Equal texts are compared byte by byte each time one of them is looked up.
+LONG_KEY = 256
+# Numbers of more than 60 bits in all, alone or in a tuple, can be chosen so that their hashes
+# collide, which makes a dict of them quadratic. The hashes of texts cannot: they are salted.
+MAX_COLLIDING_KEYS = 4000
+FREE_BITS = 60
+# An empty set takes 200 bytes of memory for its one byte in the file.
+MAX_SETS = 200_000
 
-SIMPLE_KEYS = frozenset({str, bytes, bool, type(None), Global, Call, PersistentId})
+TEXTS = frozenset({str, bytes})
+MUTABLE = frozenset({list, dict, set, bytearray})
+FEW = 32
+CALLABLE = frozenset({Global, Call, PersistentId})
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +43,7 @@ class Pickle:
         persistent_ids: Every reference to something outside, in order.
         protocol: As declared; 0 where nothing declares one.
         end: Where the next byte after it lies.
+        unusual: The opcodes in it, but for those that fill every checkpoint of protocol 2.
     """
 
     root: object
@@ -42,6 +52,7 @@ class Pickle:
     persistent_ids: tuple[PersistentId, ...]
     protocol: int
     end: int
+    unusual: frozenset[int] = frozenset()
 
 
 class Machine:
@@ -49,19 +60,30 @@ class Machine:
 
     __slots__ = (
         "calls",
+        "colliding_keys",
         "data",
+        "given",
         "globals",
-        "large_keys",
+        "key_parts",
         "memo",
         "metastack",
         "persistent_ids",
         "position",
         "protocol",
+        "resolve",
+        "sets",
         "stack",
         "start",
+        "unusual",
     )
 
-    def __init__(self, data: bytes, start: int) -> None:
+    def __init__(
+        self,
+        data: bytes | mmap,
+        start: int,
+        resolve: Callable[[object], object] | None = None,
+    ) -> None:
+        self.resolve = resolve
         self.data = data
         self.start = start
         self.position = start
@@ -72,7 +94,12 @@ class Machine:
         self.calls: list[Call] = []
         self.persistent_ids: list[PersistentId] = []
         self.protocol = 0
-        self.large_keys = 0
+        # What may not change any more, by identity; the calls keep all of it alive.
+        self.given: set[int] = set()
+        self.key_parts = 0
+        self.colliding_keys = 0
+        self.sets = 0
+        self.unusual: set[int] = set()
 
     def finish(self, end: int) -> Pickle:
         """What was read, once STOP is reached."""
@@ -85,6 +112,7 @@ class Machine:
             persistent_ids=tuple(self.persistent_ids),
             protocol=self.protocol,
             end=end,
+            unusual=frozenset(self.unusual),
         )
 
     # -- bytes ---------------------------------------------------------------------------------
@@ -112,7 +140,7 @@ class Machine:
 
     def line(self) -> bytes:
         """The bytes up to the next newline, which is passed over."""
-        end = self.data.find(b"\n", self.position, self.position + MAX_LINE)
+        end = self.data.find(b"\n", self.position)
         if end < 0:
             raise CorruptFileError("a line without an end")
         part = self.take(self.position, end - self.position)
@@ -144,16 +172,44 @@ class Machine:
         """The symbol of a call that a real load would make."""
         if type(arguments) is not tuple:
             raise CorruptFileError("call arguments that are no tuple")
-        if not isinstance(function, Global | Call | PersistentId):
+        if type(function) not in CALLABLE:
             raise CorruptFileError("a call of something uncallable")
+        if len(arguments) > FEW or not MUTABLE.isdisjoint(map(type, arguments)):
+            self.give(arguments)
         made = Call(function, arguments)
         self.calls.append(made)
         return made
 
-    def persistent_id(self, value: object) -> PersistentId:
+    def give(self, values: tuple[object, ...]) -> None:
+        """Remember what a call or an object got: a change afterwards is refused.
+
+        The call may have copied it, or may have kept it: nobody could tell what it has. Lists of
+        pairs are looked into, because `OrderedDict` copies each pair. What many calls are given,
+        is looked into once.
+        """
+        if len(values) > FEW:
+            if id(values) in self.given:
+                return
+            self.given.add(id(values))
+        for value in values:
+            if type(value) in MUTABLE and id(value) not in self.given:
+                self.given.add(id(value))
+                if type(value) is list:
+                    self.given.update(id(item) for item in value if type(item) is list)
+
+    def check_mutable(self, target: object) -> None:
+        """Refuse to change what a call has got already."""
+        if id(target) in self.given:
+            raise UnsafeFileError(
+                f"a {type(target).__name__} changes after a call has got it, so that what the "
+                "call saw cannot be told"
+            )
+
+    def persistent_id(self, value: object) -> object:
         """The symbol of a reference to something outside."""
-        made = PersistentId(value)
-        self.persistent_ids.append(made)
+        made = PersistentId(value) if self.resolve is None else self.resolve(value)
+        if isinstance(made, PersistentId):
+            self.persistent_ids.append(made)
         return made
 
     def instantiate(self, cls: object, arguments: object) -> Call:
@@ -170,6 +226,7 @@ class Machine:
         self.check_keys(keys)
         pairs = zip(keys, items[1::2], strict=True)
         if type(target) is dict:
+            self.check_mutable(target)
             target.update(pairs)
         elif isinstance(target, Call):
             if target.items is None:
@@ -181,6 +238,7 @@ class Machine:
     def append(self, target: object, items: list[object]) -> None:
         """Append to a list, or to a call whose result is one."""
         if type(target) is list:
+            self.check_mutable(target)
             target.extend(items)
         elif isinstance(target, Call):
             if target.appended is None:
@@ -197,29 +255,43 @@ class Machine:
             raise CorruptFileError("state for something that has none")
         if target.state is not ABSENT:
             raise CorruptFileError("state given to one object twice")
+        self.give(state if type(state) is tuple else (state,))
         target.state = state
 
-    def check_keys(self, keys: Iterable[object]) -> None:
+    def new_set(self) -> set[object]:
+        """An empty set."""
+        self.sets += 1
+        if self.sets > MAX_SETS:
+            raise UnsafeFileError(f"more than {MAX_SETS:,} sets")
+        return set()
+
+    def check_keys(self, keys: Sequence[object]) -> None:
         """Refuse keys that cannot be hashed, or not in bounded time."""
-        if set(map(type, keys)) <= SIMPLE_KEYS:
+        if TEXTS.issuperset(map(type, keys)) and max(map(len, keys), default=0) < LONG_KEY:  # type: ignore[arg-type]
             return
         for key in keys:
             self.check_key(key)
 
     def check_key(self, key: object) -> None:
-        """Refuse one key that cannot be hashed in bounded time."""
+        """Refuse one key that cannot be hashed, or compared, in bounded time."""
         pending = [key]
-        parts = 0
+        parts = bits = 0
         while pending:
             part = pending.pop()
             parts += 1
             if parts > MAX_KEY_PARTS:
                 raise UnsafeFileError("a dictionary key of too many parts")
+            if isinstance(part, str | bytes):
+                self.key_parts += len(part) // LONG_KEY
+                continue
+            bits += part.bit_length() if isinstance(part, int) else 2
             if isinstance(part, tuple | frozenset):
                 pending.extend(part)
-            elif isinstance(part, int | float) and abs(part) >= LARGE_KEY:
-                self.large_keys += 1
-                if self.large_keys > MAX_LARGE_KEYS:
-                    raise UnsafeFileError("too many very large numbers as dictionary keys")
-            elif isinstance(part, list | dict | set | bytearray):
+            elif type(part) in MUTABLE:
                 raise CorruptFileError(f"a {type(part).__name__} as dictionary key")
+        self.key_parts += parts
+        if self.key_parts > FREE_PARTS + 4 * (self.position - self.start):
+            raise UnsafeFileError("dictionary keys of too many parts")
+        self.colliding_keys += bits > FREE_BITS
+        if self.colliding_keys > MAX_COLLIDING_KEYS:
+            raise UnsafeFileError("too many large numbers as dictionary keys")

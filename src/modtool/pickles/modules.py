@@ -2,33 +2,66 @@
 
 `nn.Module` pickles its `__dict__`: `_parameters`, `_buffers`, `_non_persistent_buffers_set`,
 `_modules`, `training` and its plain attributes. The order of tensors is that of `state_dict()`:
-own parameters, own buffers, then the children in order.
+own parameters, own buffers, what the class itself adds, then the children in order.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from modtool.errors import CorruptFileError
-from modtool.pickles.nn_settings import mode_sensitive, settings_of
-from modtool.pickles.plain import attributes_of, items_of, mapping_of
-from modtool.pickles.symbols import Call
-from modtool.pickles.torch_objects import Tensors
-from modtool.records import ModuleNode, Role
+from modtool.errors import CorruptFileError, UnsafeFileError
+from modtool.pickles.nn_settings import (
+    mode_sensitive,
+    quantized_conv_attributes,
+    settings_of,
+)
+from modtool.pickles.plain import attributes_of, breadth, items_of, mapping_of
+from modtool.pickles.quantized_modules import packed_entries
+from modtool.pickles.symbols import Call, Global, PersistentId
+from modtool.pickles.torch_objects import TensorFacts, Tensors
+from modtool.records import ModuleNode, Role, TensorInfo
 
-__all__ = ["Found", "ModuleWalk", "module_parts"]
+__all__ = ["Found", "ModuleParts", "ModuleWalk", "described", "module_parts"]
 
 MAX_DEPTH = 200
 MAX_MODULES = 2_000_000
+MAX_PATH = 2000
+# How many attributes and children the modules under second paths may have, all told: more is not
+# weight sharing but an attack.
+MAX_REPEATED = 200_000
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A tensor that a walk came upon."""
+    """A tensor that a walk came upon; `facts` are known where no symbol in the file tells them."""
 
     name: str
     value: object
     role: Role
     persistent: bool = True
+    facts: TensorFacts | None = None
+
+
+def described(found: Found, tensors: Tensors, section: str | None) -> TensorInfo | None:
+    """The record of a tensor; None when the value is none."""
+    facts = found.facts or tensors.facts(found.value)
+    if facts is None:
+        return None
+    return TensorInfo(
+        found.name,
+        facts.dtype,
+        facts.shape,
+        facts.storage,
+        facts.offset,
+        facts.stride,
+        section,
+        found.role,
+        facts.requires_grad if found.role != "buffer" else None,
+        facts.layout,
+        found.persistent,
+        facts.device,
+        facts.stored_bytes,
+        found.value,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +71,12 @@ class ModuleParts:
     class_name: str
     attributes: Mapping[str, object]
 
+    @property
+    def size(self) -> int:
+        """How much there is to look at."""
+        members = (self.attributes.get(kind) for kind in ("_parameters", "_buffers", "_modules"))
+        return len(self.attributes) + sum(map(breadth, members))
+
     def children(self, kind: str) -> Mapping[str, object]:
         """`_parameters`, `_buffers` or `_modules` by name."""
         found = mapping_of(self.attributes.get(kind))
@@ -46,15 +85,25 @@ class ModuleParts:
 
 def module_parts(value: object) -> ModuleParts | None:
     """What a value says of a module; None when it is none."""
+    if isinstance(value, PersistentId):
+        return packaged_module(value)
     if not isinstance(value, Call):
         return None
     special = SPECIAL.get(value.callee)
     if special is not None:
         return special(value)
     attributes = attributes_of(value)
-    if attributes is None or not {"_parameters", "_modules"} <= attributes.keys():
+    if attributes is None:
+        convolution = quantized_conv_attributes(value.state)
+        if convolution is None or ".quantized." not in value.made:
+            return None
+        return ModuleParts(value.made, {**convolution, **NOTHING_REGISTERED})
+    if not {"_parameters", "_modules"} <= attributes.keys():
         return None
-    return ModuleParts(value.callee, attributes)
+    return ModuleParts(value.made, attributes)
+
+
+NOTHING_REGISTERED: Mapping[str, object] = {"_parameters": {}, "_buffers": {}, "_modules": {}}
 
 
 def graph_module(call: Call) -> ModuleParts | None:
@@ -68,10 +117,25 @@ def graph_module(call: Call) -> ModuleParts | None:
 
 
 def compiled_module(call: Call) -> ModuleParts | None:
-    """`torch.compile`: a call of OptimizedModule, whose first argument is the model."""
-    if not call.arguments:
+    """`torch.compile`: a call of OptimizedModule, whose first argument is the model.
+
+    The wrapper is made anew by a load, in the mode of its model.
+    """
+    model = module_parts(call.arguments[0]) if call.arguments else None
+    if model is None:
         return None
-    return ModuleParts(call.callee, {"_modules": {"_orig_mod": call.arguments[0]}})
+    children = {"_orig_mod": call.arguments[0]}
+    attributes = {"training": model.attributes.get("training"), "_modules": children}
+    return ModuleParts(call.callee, attributes)
+
+
+def packaged_module(symbol: PersistentId) -> ModuleParts | None:
+    """torch.package: `("reduce_package", id, function, arguments)` stands for a call."""
+    match symbol.value:
+        case ("reduce_package", _, Global() as function, tuple(arguments)):
+            special = SPECIAL.get(function.qualified)
+            return special(Call(function, arguments)) if special is not None else None
+    return None
 
 
 SPECIAL: Mapping[str, Callable[[Call], ModuleParts | None]] = {
@@ -83,29 +147,58 @@ SPECIAL: Mapping[str, Callable[[Call], ModuleParts | None]] = {
 
 @dataclass(slots=True)
 class ModuleWalk:
-    """One walk over a module tree; `nodes` fills as the tensors are drawn from `walk`."""
+    """One walk over a module tree; `nodes` fills as the tensors are drawn from `walk`.
+
+    Attributes:
+        tensors: What reads the tensors.
+        nodes: The modules, in the order of the walk.
+        understand: What tells a module from other values.
+        first_path: Where each module was met first, by identity.
+        open: The modules that the walk is inside of.
+        repeated: How much there was in modules that were known already.
+    """
 
     tensors: Tensors
     nodes: list[ModuleNode] = field(default_factory=list)
+    understand: Callable[[object], ModuleParts | None] = module_parts
     first_path: dict[int, str] = field(default_factory=dict)
     open: set[int] = field(default_factory=set)
+    repeated: int = 0
 
     def walk(self, value: object, path: str = "") -> Iterator[Found]:
         """The tensors of a module and everything below it, in state_dict order."""
-        parts = module_parts(value)
+        for _, _, found in self.modules(value, path):
+            yield from found
+
+    def modules(
+        self, value: object, path: str = ""
+    ) -> Iterator[tuple[ModuleParts, str, Iterator[Found]]]:
+        """Each module, parents first, with its path and its own tensors."""
+        parts = self.understand(value)
         if parts is None:
             return
         if id(value) in self.open:
             raise CorruptFileError(f"module {path!r} contains itself")
-        if len(self.open) > MAX_DEPTH or len(self.nodes) > MAX_MODULES:
-            raise CorruptFileError("a module tree too deep or too large to be one")
+        self.check_size(value, path, parts)
         self.open.add(id(value))
         self.nodes.append(self.node(value, path, parts))
         prefix = f"{path}." if path else ""
-        yield from own_tensors(parts, prefix)
+        yield parts, path, own_tensors(parts, prefix, self.tensors)
         for name, child in parts.children("_modules").items():
-            yield from self.walk(child, prefix + name)
+            yield from self.modules(child, prefix + name)
         self.open.remove(id(value))
+
+    def check_size(self, value: object, path: str, parts: ModuleParts) -> None:
+        """Refuse a tree that no model has: a hundred bytes can share modules a million times."""
+        if id(value) in self.first_path:
+            self.repeated += parts.size
+        if (
+            len(self.open) > MAX_DEPTH
+            or len(self.nodes) > MAX_MODULES
+            or len(path) > MAX_PATH
+            or self.repeated > MAX_REPEATED
+        ):
+            raise UnsafeFileError("a module tree too deep or too large to be one")
 
     def node(self, value: object, path: str, parts: ModuleParts) -> ModuleNode:
         """The record of one module."""
@@ -126,12 +219,19 @@ class ModuleWalk:
         )
 
 
-def own_tensors(parts: ModuleParts, prefix: str) -> Iterator[Found]:
-    """A module's own parameters, then its own buffers; those registered as None are left out."""
+def own_tensors(parts: ModuleParts, prefix: str, tensors: Tensors) -> Iterator[Found]:
+    """A module's own parameters, its own buffers, and what its class adds of itself.
+
+    Those registered as None are left out.
+    """
     for name, value in parts.children("_parameters").items():
         if value is not None:
             yield Found(prefix + name, value, "parameter")
-    hidden = set(map(str, items_of(parts.attributes.get("_non_persistent_buffers_set")) or ()))
+    items = items_of(parts.attributes.get("_non_persistent_buffers_set")) or ()
+    hidden = {name for name in items if isinstance(name, str)}
     for name, value in parts.children("_buffers").items():
         if value is not None:
             yield Found(prefix + name, value, "buffer", name not in hidden)
+    for entry in packed_entries(parts.class_name, parts.attributes, tensors):
+        role: Role = "parameter" if entry.facts is None else "buffer"
+        yield Found(prefix + entry.name, entry.value, role, facts=entry.facts)

@@ -3,6 +3,7 @@
 Names, arguments and stack effects are those of Python's `pickletools`.
 """
 
+import re
 import struct
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -13,6 +14,10 @@ from modtool.pickles.machine import Machine
 __all__ = ["OPCODES"]
 
 MAX_INTEGER_BYTES = 1024
+MAX_INDEX_DIGITS = 18
+DECIMAL = re.compile(rb"0|-?[1-9][0-9]*")
+ESCAPE = re.compile(rb"\\(x[0-9a-fA-F]{2}|.?)", re.DOTALL)
+SIMPLE_ESCAPES = frozenset(b"\\'\"abfnrtv")
 
 
 def op_int(machine: Machine) -> None:
@@ -25,8 +30,11 @@ def op_long(machine: Machine) -> None:
 
 
 def decimal(text: bytes) -> int:
+    """A number as pickle writes it. Readers disagree on others: `010` is 8, 10 or an error."""
     if len(text) > 2 * MAX_INTEGER_BYTES:
         raise UnsafeFileError("an integer of thousands of digits")
+    if not DECIMAL.fullmatch(text):
+        raise CorruptFileError("a number that is no plain decimal")
     return int(text)
 
 
@@ -44,11 +52,18 @@ def long_of_width(width: int) -> Callable[[Machine], None]:
 
 def op_string(machine: Machine) -> None:
     """STRING: a quoted, escaped Python 2 string."""
-    quoted = machine.line().strip()
+    quoted = machine.line()
     if len(quoted) < 2 or quoted[:1] not in (b"'", b'"') or quoted[-1:] != quoted[:1]:
         raise CorruptFileError("a string without quotes")
-    plain = quoted[1:-1].decode("unicode_escape").encode("latin-1", "replace")
-    machine.push(python2_text(plain))
+    inner = quoted[1:-1]
+    if not all(is_escape(found[1]) for found in ESCAPE.finditer(inner)):
+        raise CorruptFileError("a string with an escape that Python 2 does not write")
+    machine.push(python2_text(inner.decode("unicode_escape").encode("latin-1")))
+
+
+def is_escape(text: bytes) -> bool:
+    """True for what may follow a backslash. Readers disagree on all others."""
+    return len(text) == 3 or (len(text) == 1 and text[0] in SIMPLE_ESCAPES)
 
 
 def python2_text(text: bytes) -> str | bytes:
@@ -130,11 +145,16 @@ def op_setitems(machine: Machine) -> None:
     machine.set_items(machine.stack[-1], items)
 
 
+def op_empty_set(machine: Machine) -> None:
+    machine.push(machine.new_set())
+
+
 def op_additems(machine: Machine) -> None:
     items = machine.pop_mark()
     target = machine.stack[-1]
     if type(target) is not set:
         raise CorruptFileError("members for something that is no set")
+    machine.check_mutable(target)
     machine.check_keys(items)
     target.update(items)
 
@@ -161,11 +181,19 @@ def op_dup(machine: Machine) -> None:
 
 
 def op_get(machine: Machine) -> None:
-    machine.push(machine.memo[int(machine.line())])
+    machine.push(machine.memo[memo_index(machine)])
 
 
 def op_put(machine: Machine) -> None:
-    machine.memo[int(machine.line())] = machine.stack[-1]
+    machine.memo[memo_index(machine)] = machine.stack[-1]
+
+
+def memo_index(machine: Machine) -> int:
+    """The next line, a number that is not negative."""
+    text = machine.line()
+    if not text.isdigit() or len(text) > MAX_INDEX_DIGITS:
+        raise CorruptFileError("a memo index that is no number")
+    return int(text)
 
 
 def op_global(machine: Machine) -> None:
@@ -196,6 +224,7 @@ def op_newobj_ex(machine: Machine) -> None:
     made = machine.instantiate(machine.stack.pop(), arguments)
     if type(keywords) is not dict or not all(type(name) is str for name in keywords):
         raise CorruptFileError("keyword arguments that are no dict")
+    machine.give((keywords,))
     made.keywords = keywords
     machine.push(made)
 
@@ -288,7 +317,7 @@ NAMED: Mapping[bytes, Callable[[Machine], None]] = MappingProxyType(
         b"d": op_dict,
         b"s": op_setitem,
         b"u": op_setitems,
-        b"\x8f": fresh(set),
+        b"\x8f": op_empty_set,
         b"\x90": op_additems,
         b"\x91": op_frozenset,
         b"0": op_pop,

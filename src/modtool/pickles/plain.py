@@ -7,16 +7,16 @@ equivalent is an `Unknown`, which names its class.
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from types import MappingProxyType
 
 from modtool.pickles.symbols import ABSENT, Call, Global, PersistentId
 
-__all__ = ["Unknown", "attributes_of", "display", "items_of", "mapping_of", "plain"]
+__all__ = ["CONTAINERS", "Unknown", "attributes_of", "breadth", "items_of", "mapping_of", "plain"]
 
-MAX_DEPTH = 40
-MAX_TEXT = 10_000
-MAX_ITEMS = 100_000
+# Longer texts and larger numbers as keys of a list of pairs can make a dict of it quadratic.
+MAX_KEY_TEXT = 1000
+MAX_KEY_NUMBER = 2**60
+MAX_PARTS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,60 +29,204 @@ class Unknown:
         return f"<{self.class_name}>"
 
 
-# -- containers --------------------------------------------------------------------------------
+BUILTINS = ("builtins", "__builtin__")
 
 
-def mapping_of(value: object) -> Mapping[object, object] | None:
-    """The keys and values of a dict, or of a call that makes one (OrderedDict, a subclass)."""
-    if isinstance(value, dict):
-        return value
-    if not isinstance(value, Call):
-        return None
-    pairs = pairs_of(value.arguments[0]) if value.callee in PAIRED and value.arguments else None
-    if pairs is None and value.items is None and value.callee not in MAPPINGS:
-        return None
-    return {**(pairs or {}), **(value.items or {})}
+def builtin(*names: str) -> frozenset[str]:
+    """`builtins.set` and `__builtin__.set`, as protocols 0 to 2 say it."""
+    return frozenset(f"{module}.{name}" for module in BUILTINS for name in names)
 
 
-MAPPINGS = frozenset(
-    {"collections.OrderedDict", "collections.defaultdict", "collections.Counter", "builtins.dict"}
-)
-PAIRED = frozenset({"collections.OrderedDict", "collections.Counter", "builtins.dict"})
+DICT, SET, LIST = builtin("dict"), builtin("set"), builtin("list")
+TUPLE, FROZENSET = builtin("tuple"), builtin("frozenset")
+# `copyreg._reconstructor(class, base, state)` is how protocols 0 and 1 make any object.
+RECONSTRUCTORS = frozenset({"copyreg._reconstructor", "copy_reg._reconstructor"})
 
 
-def pairs_of(value: object) -> Mapping[object, object] | None:
-    """The first argument of `OrderedDict(…)`: a dict, or a list of pairs (protocols 0 and 1)."""
-    if isinstance(value, dict):
-        return value
-    if not isinstance(value, list | tuple):
-        return None
-    if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in value):
-        return None
-    keys = [pair[0] for pair in value]
-    if not all(isinstance(key, str | int | float | bytes | None) for key in keys):
-        return None
-    return dict(zip(keys, (pair[1] for pair in value), strict=True))
+def arguments_of(call: Call) -> tuple[object, ...]:
+    """What the constructor of a mutable container gets: `__new__` alone ignores its arguments."""
+    return () if call.how == "new" else call.arguments
 
 
-def items_of(value: object) -> list[object] | None:
-    """The items of a list, tuple or set, or of a call that makes one."""
-    if isinstance(value, list | tuple | set | frozenset):
-        return list(value)
-    if not isinstance(value, Call):
-        return None
-    if value.appended is not None:
-        return value.appended
-    if value.callee in SEQUENCES and len(value.arguments) == 1:
-        inner = value.arguments[0]
-        return list(inner) if isinstance(inner, list | tuple | set | frozenset) else None
+def base_of(call: Call) -> tuple[str, object] | None:
+    """The base class and its value, of an object that protocols 0 and 1 make."""
+    if call.callee in RECONSTRUCTORS and len(call.arguments) == 3:
+        _, base, value = call.arguments
+        if isinstance(base, Global):
+            return base.qualified, value
     return None
 
 
-SEQUENCES = frozenset(
-    f"{module}.{name}"
-    for module in ("builtins", "__builtin__")
-    for name in ("set", "frozenset", "list", "tuple")
-) | {"torch.Size", "collections.deque"}
+# -- dicts -------------------------------------------------------------------------------------
+
+
+def mapping_of(value: object) -> Mapping[object, object] | None:
+    """The keys and values of a dict, or of a call that makes one (OrderedDict, a subclass).
+
+    None also for a dict whose constructor gets something that is not understood.
+    """
+    if isinstance(value, dict):
+        return value
+    if not isinstance(value, Call):
+        return None
+    make = MAPPINGS.get(value.callee)
+    if make is None:
+        return reconstructed_entries(value)
+    first = make(arguments_of(value))
+    if first is None or not value.items:
+        return first
+    return {**first, **value.items} if first else value.items
+
+
+def reconstructed_entries(call: Call) -> Mapping[object, object] | None:
+    """The entries of an instance of some subclass of dict; None where it has none."""
+    match base_of(call):
+        case (str(base), dict(state)) if base in DICT:
+            return {**state, **(call.items or {})}
+    return None if call.callee in EQUIVALENTS or call.callee in SEQUENCES else call.items
+
+
+def from_pairs(arguments: tuple[object, ...]) -> Mapping[object, object] | None:
+    """The entries of `OrderedDict(…)` and `dict(…)`."""
+    match arguments:
+        case ():
+            return {}
+        case (dict(entries),):
+            return entries
+        case (list(pairs),) | (tuple(pairs),):
+            return pairs_of(pairs)
+    return None
+
+
+def from_counts(arguments: tuple[object, ...]) -> Mapping[object, object] | None:
+    """The entries of `Counter(…)`, which would count the items of a list."""
+    return from_pairs(arguments) if not arguments or isinstance(arguments[0], dict) else None
+
+
+def from_factory(arguments: tuple[object, ...]) -> Mapping[object, object] | None:
+    """The entries of `defaultdict(factory, …)`."""
+    return from_pairs(arguments[1:])
+
+
+MAPPINGS: Mapping[str, Callable[[tuple[object, ...]], Mapping[object, object] | None]] = (
+    MappingProxyType(
+        {
+            "collections.OrderedDict": from_pairs,
+            "collections.Counter": from_counts,
+            "collections.defaultdict": from_factory,
+        }
+        | dict.fromkeys(DICT, from_pairs)
+    )
+)
+
+
+def pairs_of(value: list[object] | tuple[object, ...]) -> Mapping[object, object] | None:
+    """A list of keys and values (protocols 0 and 1) as the dict that it makes."""
+    if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in value):
+        return None
+    pairs: list[tuple[object, object]] = [(pair[0], pair[1]) for pair in value]  # type: ignore[index]
+    return dict(pairs) if all(is_simple(key) for key, _ in pairs) else None
+
+
+def is_simple(key: object) -> bool:
+    """True for a key that is hashed and compared in bounded time."""
+    if isinstance(key, str | bytes):
+        return len(key) <= MAX_KEY_TEXT
+    if isinstance(key, int):
+        return abs(key) < MAX_KEY_NUMBER
+    return key is None or isinstance(key, float)
+
+
+# -- lists, tuples and sets --------------------------------------------------------------------
+
+
+def items_of(value: object) -> list[object] | None:
+    """The items of a list, tuple or set, or of a call that makes one. Not to be changed."""
+    if isinstance(value, list):
+        return value
+    if isinstance(value, tuple | set | frozenset):
+        return list(value)
+    if not isinstance(value, Call):
+        return None
+    make = SEQUENCES.get(value.callee)
+    if make is None:
+        return reconstructed_items(value)
+    first = make(value) if not value.items else None
+    if first is None or not value.appended:
+        return first
+    return keep_last(value, first + value.appended)
+
+
+def reconstructed_items(call: Call) -> list[object] | None:
+    """The items of an instance of some subclass of a container; None where it has none."""
+    match base_of(call):
+        case (str(base), list(state) | tuple(state)) if base in LIST | TUPLE:
+            return [*state, *(call.appended or ())]
+    return None if call.callee in EQUIVALENTS else call.appended
+
+
+def mutable_items(call: Call) -> list[object] | None:
+    """The items of `list(…)` and `set(…)`, as they are given."""
+    return first_items(arguments_of(call))
+
+
+def frozen_items(call: Call) -> list[object] | None:
+    """The items of `tuple(…)` and `frozenset(…)`, as they are given."""
+    return first_items(call.arguments)
+
+
+def deque_items(call: Call) -> list[object] | None:
+    """The items of `deque(…, maxlen)`."""
+    arguments = arguments_of(call)
+    found = first_items(arguments[:1]) if len(arguments) <= 2 else None
+    return None if found is None else keep_last(call, found)
+
+
+def keep_last(call: Call, items: list[object]) -> list[object]:
+    """What a deque keeps of its items."""
+    arguments = arguments_of(call) if call.callee == "collections.deque" else ()
+    most = arguments[1] if len(arguments) == 2 else None
+    return items[max(len(items) - most, 0) :] if isinstance(most, int) and most >= 0 else items
+
+
+def first_items(arguments: tuple[object, ...]) -> list[object] | None:
+    """The items of a container that is the only argument; none without arguments."""
+    match arguments:
+        case ():
+            return []
+        case (list(items),):
+            return items
+        case (tuple() | set() | frozenset() as items,):
+            return list(items)
+    return None
+
+
+SEQUENCES: Mapping[str, Callable[[Call], list[object] | None]] = MappingProxyType(
+    {"torch.Size": frozen_items, "collections.deque": deque_items}
+    | dict.fromkeys(LIST | SET, mutable_items)
+    | dict.fromkeys(TUPLE | FROZENSET, frozen_items)
+)
+
+
+def breadth(value: object) -> int:
+    """How many parts have to be looked at to see what a value holds.
+
+    Many calls may share one huge argument: whoever looks at them all must count.
+    """
+    if isinstance(value, CONTAINERS):
+        return len(value)
+    if not isinstance(value, Call):
+        return 1
+    given = [value.state, value.items, value.appended, *value.arguments[:MAX_PARTS]]
+    if isinstance(value.state, tuple):
+        given.extend(value.state[:2])
+    return len(value.arguments) + sum(len(part) for part in given if isinstance(part, CONTAINERS))
+
+
+CONTAINERS = (list, tuple, dict, set, frozenset)
+
+
+# -- attributes --------------------------------------------------------------------------------
 
 
 def attributes_of(value: object) -> Mapping[str, object] | None:
@@ -109,30 +253,90 @@ def plain(value: object) -> object:
         return Unknown("persistent id")
     if not isinstance(value, Call):
         return value
-    convert = EQUIVALENTS.get(value.callee)
+    convert = EQUIVALENTS.get(value.callee) if not (value.items or value.appended) else None
     try:
         found = convert(value) if convert else None
-    except (LookupError, TypeError, ValueError, AttributeError, struct.error):
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, struct.error):
         found = None
-    return Unknown(value.callee or "the result of a call") if found is None else found
+    return Unknown(value.made or "the result of a call") if found is None else found
 
 
-def joined(separator: str, prefix: str = "") -> Callable[[Call], object]:
-    """An object whose text is its arguments, joined."""
-    return lambda call: prefix + separator.join(str(text(part)) for part in call.arguments)
+def texts(call: Call) -> list[str]:
+    """Arguments that are nothing but text."""
+    if len(call.arguments) > MAX_PARTS or not all(isinstance(part, str) for part in call.arguments):
+        raise TypeError
+    return [part for part in call.arguments if isinstance(part, str)]
 
 
-def text(value: object) -> str | int:
-    """A text or a number, as a part of something that is written out."""
-    if isinstance(value, str | int):
-        return value
-    raise TypeError
+def posix_path(call: Call) -> object:
+    """`a/b` from `PosixPath('a', 'b')`; a part that begins with a slash starts anew."""
+    import posixpath
+
+    return posixpath.join(*texts(call)) if call.arguments else "."
 
 
-def latin1(call: Call) -> object:
-    """`_codecs.encode(text, 'latin1')`: how protocol 2 writes bytes."""
-    source, encoding = call.arguments
-    return str(text(source)).encode("latin-1") if encoding in ("latin1", "latin-1") else None
+def windows_path(call: Call) -> object:
+    """`a/b` of a path that Windows wrote."""
+    import ntpath
+
+    return ntpath.join(*texts(call)) if call.arguments else "."
+
+
+def device(call: Call) -> object:
+    """`cuda:0` from `torch.device('cuda', 0)`."""
+    match call.arguments:
+        case (str(kind),):
+            return kind
+        case (str(kind), int(index)):
+            return f"{kind}:{index}"
+    return None
+
+
+def encoded(arguments: tuple[object, ...]) -> bytes | None:
+    """`_codecs.encode(text, 'latin1')`, `bytes()`, `bytearray(text, 'latin-1')`.
+
+    So protocols 0 to 2 write bytes.
+    """
+    match arguments:
+        case ():
+            return b""
+        case (bytes(data),):
+            return data
+        case (str(source), "latin1" | "latin-1"):
+            return source.encode("latin-1")
+        case (Call() as inner,):
+            return bytes_of(inner)
+    return None
+
+
+def from_codec(call: Call) -> bytes | None:
+    """`_codecs.encode`: a function, and with two arguments always."""
+    return encoded(call.arguments) if len(call.arguments) == 2 and call.how != "new" else None
+
+
+def byte_array(call: Call) -> bytearray | None:
+    """`bytearray(…)`: what `__new__` alone makes is empty."""
+    found = encoded(arguments_of(call))
+    return None if found is None else bytearray(found)
+
+
+def bytes_of(value: object) -> bytes:
+    """Bytes, however the protocol wrote them."""
+    if isinstance(value, Call) and value.callee == "_codecs.encode":
+        value = from_codec(value)
+    if isinstance(value, str):
+        value = value.encode("latin-1")
+    if not isinstance(value, bytes):
+        raise TypeError
+    return value
+
+
+def complex_number(call: Call) -> object:
+    """`complex(re, im)`."""
+    real, imaginary = call.arguments
+    if isinstance(real, int | float) and isinstance(imaginary, int | float):
+        return complex(real, imaginary)
+    return None
 
 
 def moment(call: Call) -> object:
@@ -144,17 +348,19 @@ def moment(call: Call) -> object:
         return day
     clock = f"{packed[4]:02d}:{packed[5]:02d}:{packed[6]:02d}"
     micro = int.from_bytes(packed[7:10], "big")
-    return f"{day}T{clock}" + (f".{micro:06d}" if micro else "")
+    zone = zone_of(call.arguments[1]) if len(call.arguments) > 1 else ""
+    return f"{day}T{clock}" + (f".{micro:06d}" if micro else "") + zone
 
 
-def bytes_of(value: object) -> bytes:
-    """Bytes, however the protocol wrote them."""
-    found = latin1(value) if isinstance(value, Call) else value
-    if isinstance(found, str):
-        found = found.encode("latin-1")
-    if not isinstance(found, bytes):
-        raise TypeError
-    return found
+def zone_of(value: object) -> str:
+    """`+02:00` from `timezone(timedelta(0, 7200))`; an unknown zone is an error."""
+    match value:
+        case Call(arguments=(Call(arguments=(int(days), int(seconds), 0)) as delta,)) as zone:
+            if (zone.callee, delta.callee) == ("datetime.timezone", "datetime.timedelta"):
+                minutes = abs(days * 1440 + seconds // 60)
+                sign = "-" if days < 0 else "+"
+                return f"{sign}{minutes // 60:02d}:{minutes % 60:02d}"
+    raise TypeError
 
 
 def numpy_dtype(value: object) -> tuple[str, str]:
@@ -180,83 +386,43 @@ def numpy_scalar(call: Call) -> object:
     return struct.unpack(order + NUMPY_CODES[kind], bytes_of(call.arguments[1]))[0]
 
 
+def numpy_array(call: Call) -> object:
+    """What a pickled array is: its element type and shape, as an `Unknown`."""
+    match call.state:
+        case (_, tuple(shape), dtype, *_):
+            kind, _ = numpy_dtype(dtype)
+            return Unknown(f"numpy.ndarray {kind} {list(shape)}"[:200])
+    return None
+
+
 def namespace(call: Call) -> object:
     """The attributes of an object that is nothing but its attributes."""
     found = attributes_of(call)
     return None if found is None else dict(found)
 
 
-def number_of(kind: Callable[..., object]) -> Callable[[Call], object]:
-    """A number built from plain arguments."""
-    return lambda call: kind(*(text(part) for part in call.arguments))
-
-
 EQUIVALENTS: Mapping[str, Callable[[Call], object]] = MappingProxyType(
     {
-        "_codecs.encode": latin1,
-        "torch.device": joined(":"),
+        "_codecs.encode": from_codec,
+        "torch.device": device,
         "argparse.Namespace": namespace,
         "types.SimpleNamespace": namespace,
         "datetime.datetime": moment,
         "datetime.date": moment,
     }
+    | dict.fromkeys(builtin("bytes"), lambda call: encoded(call.arguments))
+    | dict.fromkeys(builtin("bytearray"), byte_array)
+    | dict.fromkeys(builtin("complex"), complex_number)
     | {
-        f"pathlib{local}.{name}": joined("/")
+        f"pathlib{local}.{name}": posix_path
         for local in ("", "._local")
-        for name in ("Path", "PosixPath", "PurePosixPath", "PurePath", "WindowsPath")
+        for name in ("Path", "PosixPath", "PurePosixPath", "PurePath")
+    }
+    | {
+        f"pathlib{local}.{name}": windows_path
+        for local in ("", "._local")
+        for name in ("WindowsPath", "PureWindowsPath")
     }
     | {f"numpy.{core}.multiarray.scalar": numpy_scalar for core in ("core", "_core")}
+    | {f"numpy.{core}.multiarray._reconstruct": numpy_array for core in ("core", "_core")}
 )
-
-
-# -- for people --------------------------------------------------------------------------------
-
-
-def display(value: object) -> object:
-    """A value that JSON can hold: containers entered, unknown objects named, long text cut.
-
-    What lies too deep, or is too much (a list that holds itself, doubled lists), becomes `…`.
-    """
-    return Display().show(value, 0)
-
-
-class Display:
-    """One showing of a value, which counts what it has shown."""
-
-    def __init__(self) -> None:
-        self.left = MAX_ITEMS
-
-    def show(self, value: object, depth: int) -> object:
-        """One value at one depth."""
-        self.left -= 1
-        if depth > MAX_DEPTH or self.left < 0:
-            return "…"
-        mapping = mapping_of(value)
-        found = plain(value) if mapping is None else mapping
-        if isinstance(found, Mapping):
-            return {
-                key_text(key): self.show(item, depth + 1)
-                for key, item in islice(found.items(), self.left + 1)
-            }
-        items = items_of(value)
-        if items is not None:
-            return [self.show(item, depth + 1) for item in islice(items, self.left + 1)]
-        return leaf(found)
-
-
-def leaf(value: object) -> object:
-    """A value that is no container, as JSON can hold it."""
-    if isinstance(value, bytes | bytearray):
-        return f"<{len(value):,} bytes>"
-    if isinstance(value, str) and len(value) > MAX_TEXT:
-        return value[:MAX_TEXT] + "…"
-    return str(value) if isinstance(value, Unknown | complex) else value
-
-
-def key_text(key: object) -> str:
-    """A dictionary key as text; the parts of a tuple are joined with dots."""
-    if isinstance(key, str):
-        return key
-    if isinstance(key, tuple) and all(isinstance(part, str | int) for part in key):
-        return ".".join(map(str, key))
-    return str(leaf(plain(key))) if not isinstance(key, tuple | frozenset) else "…"

@@ -6,6 +6,8 @@ depth costs nothing, and time and memory are linear in the size of the pickle.
 """
 
 import struct
+from collections.abc import Callable
+from mmap import mmap
 
 from modtool.errors import CorruptFileError, UnsafeFileError
 from modtool.pickles.machine import Machine, Pickle
@@ -18,19 +20,26 @@ MAX_OPCODES = 100_000_000
 unpack_count = struct.Struct("<I").unpack_from
 
 
-def read_pickle(data: bytes, start: int = 0, *, where: str = "pickle") -> Pickle:
+def read_pickle(
+    data: bytes | mmap,
+    start: int = 0,
+    *,
+    where: str = "pickle",
+    resolve: Callable[[object], object] | None = None,
+) -> Pickle:
     """Read the pickle that begins at `start`.
 
     Args:
         data: The bytes; an `mmap` will do.
         start: Where the pickle begins.
         where: What to call it in an error.
+        resolve: What stands for a persistent id, where that is not enough by itself.
 
     Raises:
         CorruptFileError: It is no well-formed pickle.
         UnsafeFileError: It asks for more than a pickle of its size may.
     """
-    machine = Machine(data, start)
+    machine = Machine(data, start, resolve)
     try:
         return run(machine)
     except MemoryError:
@@ -53,6 +62,10 @@ MALFORMED = (
 )
 
 
+# What bytes and an mmap say of an index that is not theirs; lists say something else.
+BEYOND_THE_DATA = ("index out of range", "mmap index out of range")
+
+
 def place(machine: Machine) -> str:
     """Where the opcode at fault lies, from the beginning of the pickle."""
     return f"byte {machine.position - machine.start:,}"
@@ -60,7 +73,7 @@ def place(machine: Machine) -> str:
 
 def describe(machine: Machine, error: Exception) -> str:
     """What the exception of a step means for the pickle."""
-    if isinstance(error, IndexError | struct.error) and machine.position + 9 > len(machine.data):
+    if isinstance(error, struct.error) or str(error) in BEYOND_THE_DATA:
         return "it ends too early"
     reasons: dict[type[Exception], str] = {
         IndexError: "stack underflow",
@@ -76,6 +89,7 @@ def run(machine: Machine) -> Pickle:
     frequency, because a call for each would double the time; the others are in `OPCODES`.
     """
     data, memo, position, stack = machine.data, machine.memo, machine.position, machine.stack
+    memoizes = False
     for _ in range(MAX_OPCODES):
         machine.position = position
         opcode = data[position]
@@ -120,15 +134,19 @@ def run(machine: Machine) -> Pickle:
             stack.append(())
         elif opcode == 0x94:  # MEMOIZE
             memo[len(memo)] = stack[-1]
+            memoizes = True
         elif opcode == 0x6A:  # LONG_BINGET
             stack.append(memo[unpack_count(data, position)[0]])
             position += 4
         elif opcode == 0x85:  # TUPLE1
             stack[-1] = (stack[-1],)
         elif opcode == 0x2E:  # STOP
+            if memoizes:
+                machine.unusual.add(0x94)
             return machine.finish(position)
         else:
             machine.position = position
+            machine.unusual.add(opcode)
             OPCODES[opcode](machine)
             position, stack = machine.position, machine.stack
     raise UnsafeFileError(f"more than {MAX_OPCODES:,} opcodes")

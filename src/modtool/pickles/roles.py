@@ -1,7 +1,7 @@
 """What names tell: which section is the model's, which tensors are buffers."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from modtool.pickles.modules import module_parts
@@ -9,7 +9,7 @@ from modtool.pickles.plain import mapping_of
 from modtool.pickles.torch_objects import Tensors
 from modtool.records import Section
 
-__all__ = ["MODEL_NAMES", "buffer_names", "primary", "role_of"]
+__all__ = ["buffer_names", "is_model_name", "primary", "role_of"]
 
 # Buffers that torch.nn, torch.nn.utils and torch.ao register (torch 2.13), by their last names.
 BUFFER_NAMES = frozenset(
@@ -24,6 +24,7 @@ BUFFER_NAMES = frozenset(
         "observer_enabled",
         "min_val",
         "max_val",
+        "_extra_state",
     }
 )
 PARAMETRIZED_BUFFER = re.compile(r"(?:^|\.)parametrizations\.\w+\.\d+\._[uv]\Z")
@@ -42,6 +43,14 @@ MODEL_NAMES = (
     "model_weights",
     "net_state_dict",
 )
+
+AVERAGED = re.compile(r"(?:^|[._])(?:ema|averaged?|swa)(?:[._]|$)")
+AUXILIARY = re.compile(r"loss|criterion|metric")
+
+
+def is_model_name(name: str) -> bool:
+    """True for `model`, `trainer.model` and `model0`, of which Megatron has several."""
+    return name.rpartition(".")[2].rstrip("0123456789") in MODEL_NAMES
 
 
 def buffer_names(names: Collection[str]) -> frozenset[str]:
@@ -69,15 +78,22 @@ def role_of(name: str, value: object, tensors: Tensors) -> str:
         return "scheduler"
     if "scaler" in lower or "growth_factor" in mapping:
         return "scaler"
-    if re.search(r"(?:^|[._])(?:ema|averaged?|swa)(?:[._]|$)", lower):
+    if AVERAGED.search(lower):
         return "ema"
-    if module_parts(value) is not None:
+    if AUXILIARY.search(lower):
+        return "other"
+    if module_parts(value) is not None or (mapping and is_model_name(name)):
         return "model"
-    flat = bool(mapping) and all(
-        isinstance(key, str) and (item is None or tensors.facts(item) is not None)
+    return "model" if mapping and is_flat(mapping, tensors) else "other"
+
+
+def is_flat(mapping: Mapping[object, object], tensors: Tensors) -> bool:
+    """True when there are tensors by name and nothing else, but for what `state_dict()` adds."""
+    return all(
+        isinstance(key, str)
+        and (item is None or key.endswith("_extra_state") or tensors.facts(item) is not None)
         for key, item in mapping.items()
     )
-    return "model" if flat else "other"
 
 
 def primary(sections: Sequence[Section]) -> tuple[Section, ...]:
@@ -89,7 +105,8 @@ def primary(sections: Sequence[Section]) -> tuple[Section, ...]:
     best = min((rank(section) for section in candidates), default=len(MODEL_NAMES))
     if best == len(MODEL_NAMES):
         return tuple(sections)
-    chosen = next(section for section in candidates if rank(section) == best)
+    ranked = (section for section in candidates if rank(section) == best)
+    chosen = min(ranked, key=lambda section: section.name.count("."))
     return tuple(
         replace(section, role="other") if section in candidates and section != chosen else section
         for section in sections

@@ -8,7 +8,7 @@ Symbols are compared by identity, as the objects they stand for would be.
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-__all__ = ["ABSENT", "Call", "Global", "PersistentId", "Symbol"]
+__all__ = ["ABSENT", "Call", "Global", "PersistentId", "Symbol", "class_named"]
 
 
 class Absent:
@@ -20,6 +20,7 @@ class Absent:
         return "ABSENT"
 
 
+MAX_NESTED = 100
 ABSENT: Final = Absent()
 """Where a call has no state; None would be a state of its own."""
 
@@ -37,7 +38,7 @@ class Global:
         return f"{self.module}.{self.name}"
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Call:
     """An object that would be made by a call, with what would be put into it afterwards.
 
@@ -61,6 +62,9 @@ class Call:
     items: dict[object, object] | None = None
     state: object = field(default=ABSENT)
 
+    def __repr__(self) -> str:  # short: what it holds may be endless
+        return f"<call of {self.callee or 'something'}>"
+
     @property
     def callee(self) -> str:
         """Qualified name of what would be called; "" when a call makes that, too.
@@ -73,12 +77,47 @@ class Call:
             function = value[1] if isinstance(value, tuple) and len(value) > 1 else None
         return function.qualified if isinstance(function, Global) else ""
 
+    @property
+    def made(self) -> str:
+        """Qualified name of the class of the object; what is called, where that is all one knows.
 
-@dataclass(slots=True, eq=False)
+        Protocols 0 and 1 call `copyreg._reconstructor(class, base, state)` to make an object.
+        """
+        name = self.callee
+        if name in ("copyreg._reconstructor", "copy_reg._reconstructor") and self.arguments:
+            return class_named(self.arguments[0]) or name
+        return name or class_named(self.function)
+
+
+@dataclass(slots=True, eq=False, repr=False)
 class PersistentId:
     """A reference to something outside the pickle; torch's storages are written so."""
 
     value: object
+
+    def __repr__(self) -> str:
+        return "<persistent id>"
+
+
+def class_named(value: object) -> str:
+    """Qualified name of a class, however a pickle fetches it; "" when that cannot be told.
+
+    In legacy files a class is a persistent id; below protocol 4 one that lies inside another is
+    fetched by `getattr`.
+    """
+    inner: list[str] = []
+    for _ in range(MAX_NESTED):
+        match value:
+            case Global():
+                return ".".join([value.qualified, *reversed(inner)])
+            case PersistentId(value=(_, cls, *_)):
+                value = cls
+            case Call(function=Global(name="getattr"), arguments=(outer, str(name))):
+                inner.append(name)
+                value = outer
+            case _:
+                break
+    return ""
 
 
 Symbol = Global | Call | PersistentId

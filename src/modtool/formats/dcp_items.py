@@ -1,0 +1,127 @@
+"""The inside of the items of a distributed checkpoint, opened when their bytes are needed."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+
+from modtool.errors import CorruptFileError
+from modtool.formats import safetensors, torch_zip
+from modtool.formats.dcp import StoredValue
+from modtool.formats.files import Reader, open_reader
+from modtool.formats.members import is_missing
+from modtool.records import DTYPES, Checkpoint, Chunk, FileRange, Storage, TensorInfo
+
+__all__ = ["locate", "read_item", "with_item_pickles"]
+
+
+def locate(tensor: TensorInfo, chunk: Chunk) -> TensorInfo:
+    """One block of a tensor as a tensor of its own, with the place of its bytes.
+
+    Args:
+        tensor: A tensor of a distributed checkpoint.
+        chunk: One of its `chunks`.
+
+    Returns:
+        The block: its shape is `chunk.sizes`, its storage has `data`, and it may be strided.
+
+    Raises:
+        CorruptFileError: The item is not what `.metadata` says.
+    """
+    if chunk.item is None:
+        if chunk.storage.data is None:
+            raise CorruptFileError(f"{tensor.name}: its block at {chunk.offsets} is not stored")
+        block = replace(tensor, storage=chunk.storage, shape=chunk.sizes)
+    else:
+        block = replace(inside(tensor, chunk, chunk.item), name=tensor.name)
+    if (block.dtype, block.shape) != (tensor.dtype, chunk.sizes):
+        raise CorruptFileError(
+            f"{tensor.name}: its block at {list(chunk.offsets)} should be {tensor.dtype} "
+            f"{list(chunk.sizes)}, it is {block.dtype} {list(block.shape)}"
+        )
+    storage = block.storage and replace(block.storage, key=chunk.storage.key)
+    return replace(
+        block, storage=storage, chunks=(), section=tensor.section, role=tensor.role, origin=None
+    )
+
+
+def inside(tensor: TensorInfo, chunk: Chunk, item: FileRange) -> TensorInfo:
+    """The one tensor of an item."""
+    with open_reader(item.path) as reader:
+        head = reader.read(item.offset, min(4, reader.size - item.offset))
+        if not torch_zip.sniff(head):
+            return in_safetensors(reader, tensor, chunk, item)
+    tensors = read_item(item).tensors
+    if len(tensors) != 1:
+        raise CorruptFileError(f"{item.path}: the item at byte {item.offset:,} is no tensor")
+    return tensors[0]
+
+
+def read_item(item: FileRange) -> Checkpoint:
+    """What one item holds: a tensor, or (`Checkpoint.root`) a value.
+
+    Raises:
+        CorruptFileError: It is no archive of torch, or does not lie where it should.
+    """
+    with open_reader(item.path) as reader:
+        end = item.offset + item.length
+        if end > reader.size:
+            raise CorruptFileError(
+                f"{item.path}: truncated: an item should end at byte {end:,}, "
+                f"the file at {reader.size:,}"
+            )
+        window = Reader(item.path, reader.descriptor, item.length, item.offset)
+        return torch_zip.read(window)
+
+
+def with_item_pickles(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint with the pickle of every item, for those who ask what a real load would run.
+
+    Raises:
+        CorruptFileError: An item is not what `.metadata` says.
+    """
+    pickles = dict(checkpoint.pickles)
+    for item in items_of(checkpoint):
+        for name, pickle in read_item(item).pickles.items():
+            pickles[f"{os.path.basename(item.path)}@{item.offset}/{name}"] = pickle
+    return replace(checkpoint, pickles=pickles)
+
+
+def items_of(checkpoint: Checkpoint) -> Iterator[FileRange]:
+    """Every item of a distributed checkpoint that is an archive and that is there, each once."""
+    found = [chunk.item for tensor in checkpoint.tensors for chunk in tensor.chunks]
+    pending = [checkpoint.root]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            pending.extend(value.values())
+        elif isinstance(value, StoredValue):
+            found.append(value.item)
+    for item in dict.fromkeys(found):
+        if item is not None and item.length and not is_missing(item.path):
+            with open_reader(item.path) as reader:
+                is_archive = torch_zip.sniff(reader.read(item.offset, min(4, item.length)))
+            if is_archive:
+                yield item
+
+
+def in_safetensors(reader: Reader, tensor: TensorInfo, chunk: Chunk, item: FileRange) -> TensorInfo:
+    """A block in the body that ends a file of `SerializationFormat.SAFETENSORS`.
+
+    Such a file holds the values first, then one body with all tensors under their flat names; the
+    recorded offset of each tensor is where that body begins.
+    """
+    length = int.from_bytes(reader.read(item.offset, 8, "the header length"), "little")
+    if length > safetensors.MAX_HEADER:
+        raise CorruptFileError(f"{reader.path}: no item that is known at byte {item.offset:,}")
+    header = safetensors.parse_header(reader, reader.read(item.offset + 8, length, "the header"))
+    name = chunk.storage.key.rpartition("@")[0]
+    if name not in header:
+        raise CorruptFileError(f"{reader.path}: {name} is not in the file that should hold it")
+    dtype, _, shape, begin, end = safetensors.entry(reader, name, header[name])
+    start = item.offset + 8 + length + begin
+    if begin < 0 or start + end - begin > reader.size or dtype not in DTYPES:
+        raise CorruptFileError(f"{reader.path}: {name} reaches beyond the file")
+    place = FileRange(reader.path, start, end - begin)
+    return TensorInfo(
+        tensor.name, dtype, shape, Storage(chunk.storage.key, end - begin, data=place)
+    )

@@ -1,0 +1,192 @@
+"""What `torch.save` wrote before torch 1.6: five pickles in a row, then the storages' bytes.
+
+The pickles: a magic number, a protocol version, facts of the machine, the object, the keys of the
+storages. Then for each key, in that order, a count of elements and the elements. Source: torch
+2.13, `torch/serialization.py` (`_legacy_save`, `_legacy_load`), `torch/csrc/serialization.cpp`.
+
+Counts and elements are little-endian whatever `little_endian` says of the machine: big-endian
+machines convert both when they write and when they read.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from mmap import ACCESS_READ, mmap
+
+from modtool.errors import CorruptFileError, ModtoolError
+from modtool.formats.files import Reader
+from modtool.notes import note
+from modtool.pickles.contents import contents_of
+from modtool.pickles.extra_state import extra_state_notes
+from modtool.pickles.plain import items_of, mapping_of
+from modtool.pickles.reader import Pickle, read_pickle
+from modtool.pickles.symbols import PersistentId, class_named
+from modtool.pickles.torch_objects import StorageId, Tensors, storage_id
+from modtool.records import DTYPES, Checkpoint, FileRange, Note, Storage
+
+__all__ = ["NAME", "SUFFIXES", "mapped", "read", "sniff", "sources_in"]
+
+NAME = "torch-legacy"
+SUFFIXES = (".pth", ".pt", ".bin", ".tar", ".pkl", ".model")
+
+MAGIC = 0x1950A86A20F9469CFC6C
+PROTOCOL = 1001
+# The magic number as LONG1, with or without a frame, or as protocol 0 and 1 write it in digits.
+BEGINNING = re.compile(
+    rb"(?:\x80[\x02-\x05])?(?:\x95.{8})?(?:\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19|"
+    + b"L%dL\n)" % MAGIC,
+    re.DOTALL,
+)
+MAX_PICKLES = 1 << 30
+PARTS = ("magic number", "protocol version", "system info", "object", "storage keys")
+COUNT = 8
+
+
+def sniff(head: bytes) -> bool:
+    """True for the magic number, in any protocol."""
+    return BEGINNING.match(head) is not None
+
+
+def read(reader: Reader) -> Checkpoint:
+    """Read a legacy file from its pickles and the counts between its storages.
+
+    Raises:
+        CorruptFileError: It contradicts itself.
+    """
+    with mapped(reader, MAX_PICKLES) as data:
+        pickles = read_pickles(reader, data)
+    body = pickles["object"]
+    check_beginning(reader, pickles)
+    storages = LegacyStorages(reader, declared(body))
+    end = storages.locate(keys_of(reader, pickles), pickles["storage keys"].end)
+    budget = 40 * (body.end - pickles["system info"].end) + 10_000
+    try:
+        contents = contents_of(body.root, Tensors(storages.find), budget)
+    except ModtoolError as error:
+        raise type(error)(f"{reader.path}: {error.message}", error.hint) from None
+    sources = sources_in(body)
+    return Checkpoint(
+        target=reader.path,
+        format=NAME,
+        kind=contents.kind,
+        tensors=contents.tensors,
+        modules=contents.modules,
+        sections=contents.sections,
+        values=contents.values,
+        notes=(*stray_bytes(reader, end), *extra_state_notes(contents.modules, sources)),
+        root=body.root,
+        storages=storages.found,
+        sources=sources,
+        pickles=pickles,
+    )
+
+
+def stray_bytes(reader: Reader, end: int) -> Iterator[Note]:
+    """A note when the file goes on after its last storage."""
+    if end < reader.size:
+        message = f"{reader.size - end:,} bytes after the last storage belong to nothing"
+        yield note("stray-bytes", "", message)
+
+
+@contextmanager
+def mapped(reader: Reader, limit: int) -> Iterator[mmap]:
+    """The first `limit` bytes of a file, mapped: only what is looked at costs memory."""
+    with mmap(reader.descriptor, min(reader.size, limit), access=ACCESS_READ) as data:
+        yield data
+
+
+def read_pickles(reader: Reader, data: mmap) -> dict[str, Pickle]:
+    """The five pickles by name, one after the other."""
+    found: dict[str, Pickle] = {}
+    end = 0
+    for name in PARTS:
+        found[name] = read_pickle(data, end, where=f"{reader.path}: {name}")
+        end = found[name].end
+    return found
+
+
+def check_beginning(reader: Reader, pickles: Mapping[str, Pickle]) -> None:
+    """Magic number and version must be those of this format."""
+    if pickles["magic number"].root != MAGIC or pickles["protocol version"].root != PROTOCOL:
+        raise CorruptFileError(f"{reader.path}: its protocol version is not {PROTOCOL}")
+    if mapping_of(pickles["system info"].root) is None:
+        raise CorruptFileError(f"{reader.path}: its system info is no dict")
+
+
+def keys_of(reader: Reader, pickles: Mapping[str, Pickle]) -> list[str]:
+    """The keys of the storages in the order of their bytes."""
+    keys = items_of(pickles["storage keys"].root)
+    if keys is None or not all(isinstance(key, str | int) for key in keys):
+        raise CorruptFileError(f"{reader.path}: its list of storages is none")
+    found = [str(key) for key in keys]
+    if len(set(found)) != len(found):
+        raise CorruptFileError(f"{reader.path}: a storage is listed twice")
+    return found
+
+
+def declared(pickle: Pickle) -> dict[str, StorageId]:
+    """What the object says of each storage, by key; the first mention decides, as in torch."""
+    found: dict[str, StorageId] = {}
+    for symbol in pickle.persistent_ids:
+        identifier = storage_id(symbol)
+        if identifier is not None:
+            found.setdefault(identifier.key, identifier)
+    return found
+
+
+def sources_in(pickle: Pickle) -> dict[str, str]:
+    """The sources of the classes of a full model, by class name."""
+    found: dict[str, str] = {}
+    for symbol in pickle.persistent_ids:
+        match symbol:
+            case PersistentId(value=("module", _, _, str(source))):
+                found.setdefault(class_named(symbol), source)
+    return found
+
+
+@dataclass(slots=True)
+class LegacyStorages:
+    """The storages of a legacy file; `declared` is what its object says of each."""
+
+    reader: Reader
+    declared: Mapping[str, StorageId]
+    found: dict[str, Storage] = field(default_factory=dict)
+
+    def locate(self, keys: list[str], position: int) -> int:
+        """Find every storage, from where the first count lies; returns where the last one ends."""
+        for key in keys:
+            identifier = self.declared.get(key)
+            if identifier is None:
+                raise CorruptFileError(f"{self.reader.path}: storage {key} belongs to no object")
+            what = f"the count of storage {key}"
+            count = int.from_bytes(self.reader.read(position, COUNT, what), "little")
+            nbytes = count * DTYPES[identifier.dtype].bits // 8
+            if nbytes != identifier.nbytes:
+                raise CorruptFileError(
+                    f"{self.reader.path}: storage {key} should have {identifier.nbytes:,} bytes, "
+                    f"its count says {nbytes:,}"
+                )
+            start = position + COUNT
+            position = start + nbytes
+            if position > self.reader.size:
+                raise CorruptFileError(
+                    f"{self.reader.path}: truncated: storage {key} should end at byte "
+                    f"{position:,}, the file at {self.reader.size:,}",
+                    "download or save it again",
+                )
+            place = FileRange(self.reader.path, start, nbytes)
+            self.found[key] = Storage(key, nbytes, identifier.location, place)
+        return position
+
+    def find(self, identifier: StorageId) -> Storage:
+        """The storage that an id names, proved to have the size that the id says."""
+        storage = self.found.get(identifier.key)
+        if storage is None:
+            raise CorruptFileError(f"storage {identifier.key} has no data")
+        if storage.nbytes != identifier.nbytes:
+            raise CorruptFileError(
+                f"storage {identifier.key} is said to have {storage.nbytes:,} bytes, "
+                f"and {identifier.nbytes:,}"
+            )
+        return storage

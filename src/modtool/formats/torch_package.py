@@ -1,0 +1,231 @@
+"""torch.package archives: pickles, Python modules and other resources in folders.
+
+The storages of all pickles lie in `.data/`, TorchScript modules in `.data/ts_code/`. Layout: torch
+2.13, `torch/package/package_exporter.py`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from modtool.errors import UnsafeFileError
+from modtool.formats.archive_storages import (
+    ArchiveStorages,
+    archive_root,
+    byteorder,
+    stray_bytes,
+    text_of,
+)
+from modtool.formats.files import Reader
+from modtool.formats.torchscript import read_script
+from modtool.formats.torchscript_code import ScriptCode, read_code
+from modtool.formats.zip_directory import Directory, read_member
+from modtool.pickles.contents import Contents, contents_of
+from modtool.pickles.extra_state import extra_state_notes
+from modtool.pickles.reader import Pickle, read_pickle
+from modtool.pickles.torch_objects import Tensors
+from modtool.records import (
+    CallableUse,
+    Checkpoint,
+    Kind,
+    ModuleNode,
+    Note,
+    Section,
+    Storage,
+    TensorInfo,
+)
+
+__all__ = ["NAME", "SUFFIXES", "claims", "read_archive"]
+
+NAME = "torch-package"
+SUFFIXES = (".pt", ".package", ".zip")
+
+MAX_PICKLE = 1 << 30
+MAX_SOURCES = 64 << 20
+MARKS = ("extern_modules", "python_version")
+
+
+def claims(directory: Directory) -> bool:
+    """True for an archive that says which modules it takes from outside."""
+    root = archive_root(directory)
+    return any(f"{root}/.data/{name}" in directory.members for name in MARKS)
+
+
+def read_archive(reader: Reader, directory: Directory) -> Checkpoint:
+    """Read every pickle of a package; each is a section where there are several.
+
+    Raises:
+        CorruptFileError: It contradicts itself.
+    """
+    package = Package(reader, directory, archive_root(directory))
+    package.read_pickles()
+    package.read_scripts()
+    sources = package.sources()
+    single = len(package.sections) <= 1
+    return Checkpoint(
+        target=reader.path,
+        format=NAME,
+        kind=package.kind() if single else "checkpoint",
+        tensors=tuple(
+            replace(tensor, section=None) if single else tensor for tensor in package.tensors
+        ),
+        modules=tuple(package.modules),
+        sections=() if single else tuple(package.sections),
+        values=package.values,
+        metadata=package.metadata(),
+        notes=(*stray_bytes(directory), *package.extra_states(sources)),
+        storages=package.storages,
+        sources=sources,
+        pickles=package.pickles,
+        callables=tuple(package.callables(sources)),
+    )
+
+
+@dataclass(slots=True)
+class Package:
+    """What was read of a package so far."""
+
+    reader: Reader
+    directory: Directory
+    root: str
+    tensors: list[TensorInfo] = field(default_factory=list)
+    modules: list[ModuleNode] = field(default_factory=list)
+    pickled_modules: list[ModuleNode] = field(default_factory=list)
+    sections: list[Section] = field(default_factory=list)
+    kinds: list[Kind] = field(default_factory=list)
+    values: dict[str, object] = field(default_factory=dict)
+    storages: dict[str, Storage] = field(default_factory=dict)
+    pickles: dict[str, Pickle] = field(default_factory=dict)
+    code: ScriptCode = field(default_factory=lambda: ScriptCode({}, {}))
+
+    def names(self) -> Iterator[str]:
+        """What is inside, without the root folder and the package's own records."""
+        for name in self.directory.members:
+            inner = name.removeprefix(f"{self.root}/")
+            if not inner.startswith(".data/") and inner not in ("version", "byteorder"):
+                yield inner
+
+    def pickle(self, name: str) -> Pickle:
+        """One pickle, by its name below the root."""
+        data = read_member(self.reader, self.directory.members[f"{self.root}/{name}"], MAX_PICKLE)
+        found = read_pickle(data, where=f"{self.reader.path}: {name}")
+        self.pickles[name] = found
+        return found
+
+    def read_pickles(self) -> None:
+        """Every resource that is a pickle."""
+        for name in self.names():
+            if name.endswith(".pkl"):
+                self.read_resource(name)
+
+    def read_resource(self, name: str) -> None:
+        """The tensors and values of one pickle."""
+        pickle = self.pickle(name)
+        order = byteorder(self.reader, self.directory)
+        folder = f"{self.root}/.data"
+        place = ArchiveStorages(
+            self.reader, self.directory, folder, order, suffix=".storage", found=self.storages
+        )
+        size = self.directory.members[f"{self.root}/{name}"].size
+        contents = contents_of(pickle.root, Tensors(place.find), 40 * size + 10_000)
+        self.add(name, contents)
+
+    def add(self, name: str, contents: Contents) -> None:
+        """Take what one pickle holds as a section."""
+        if not contents.tensors:
+            if contents.values:
+                self.values[name] = contents.values
+            return
+        section = name.removesuffix(".pkl").replace("/", ".")
+        self.sections.append(self.section(section, contents.kind))
+        self.kinds.append(contents.kind)
+        self.modules.extend(contents.modules if not self.modules else ())
+        self.pickled_modules.extend(contents.modules)
+        for tensor in contents.tensors:
+            inner = f"{tensor.section}.{tensor.name}" if tensor.section else tensor.name
+            self.tensors.append(replace(tensor, section=section, name=inner))
+
+    def section(self, name: str, kind: Kind) -> Section:
+        """A section; the first model is the model, and others stand beside it."""
+        taken = any(section.role == "model" for section in self.sections)
+        is_model = kind in ("full_model", "state_dict") and not taken
+        return Section(name, "model" if is_model else "other")
+
+    def read_scripts(self) -> None:
+        """The TorchScript modules."""
+        folder = f"{self.root}/.data/ts_code"
+        marks = [name for name in self.directory.members if name.startswith(f"{folder}/")]
+        self.code = read_code(self.reader, self.directory, f"{folder}/code")
+        for mark in marks:
+            if mark.endswith("/data.pkl"):
+                self.read_script(mark.removeprefix(f"{folder}/").removesuffix("/data.pkl"))
+
+    def read_script(self, number: str) -> None:
+        """One TorchScript module; its storages lie among those of the package."""
+        pickles = {
+            part: self.pickle(f".data/ts_code/{number}/{part}")
+            for part in ("data.pkl", "constants.pkl")
+            if f"{self.root}/.data/ts_code/{number}/{part}" in self.directory.members
+        }
+        nodes, tensors = read_script(
+            self.reader,
+            self.directory,
+            self.root,
+            self.code,
+            pickles,
+            self.storages,
+            (".data", ".data"),
+        )
+        section = f"ts_code.{number}"
+        self.sections.append(self.section(section, "full_model"))
+        self.kinds.append("full_model")
+        self.modules.extend(nodes if not self.modules else ())
+        self.tensors.extend(replace(tensor, section=section) for tensor in tensors)
+
+    def kind(self) -> Kind:
+        """What the only section is."""
+        return self.kinds[0] if self.kinds else "values"
+
+    def sources(self) -> dict[str, str]:
+        """The Python modules inside, by file name, and the TorchScript code."""
+        found = dict(self.code.sources)
+        left = MAX_SOURCES
+        for name in self.names():
+            if name.endswith(".py"):
+                member = self.directory.members[f"{self.root}/{name}"]
+                left -= member.size
+                if left < 0:
+                    raise UnsafeFileError(f"{self.reader.path}: more sources than a package has")
+                text = read_member(self.reader, member, MAX_SOURCES)
+                found[name] = text.decode("utf-8", "replace")
+        return found
+
+    def extra_states(self, sources: dict[str, str]) -> Iterator[Note]:
+        """Notes on classes with `get_extra_state`, by the files that define them."""
+        texts: dict[str, str] = {}
+        for node in self.pickled_modules:
+            stem = node.class_name.rpartition(".")[0].replace(".", "/")
+            text = sources.get(f"{stem}.py", sources.get(f"{stem}/__init__.py"))
+            if text is not None:
+                texts[node.class_name] = text
+        yield from extra_state_notes(self.pickled_modules, texts)
+
+    def metadata(self) -> dict[str, str]:
+        """What is inside beside pickles, and what comes from outside."""
+        found = {}
+        for mark in MARKS:
+            text = text_of(self.reader, self.directory, f"{self.root}/.data/{mark}")
+            if text:
+                found[mark] = text.strip()
+        resources = [name for name in self.names() if not name.endswith((".pkl", ".py"))]
+        if resources:
+            found["resources"] = "\n".join(resources)
+        return found
+
+    def callables(self, sources: dict[str, str]) -> Iterator[CallableUse]:
+        """The modules inside, which a load executes, and what the TorchScript code would call."""
+        for name in sources:
+            if name not in self.code.sources:
+                module = name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+                arguments = "the package's own Python code runs when it is imported"
+                yield CallableUse(module, 0, arguments, "executes-code", name)
+        yield from self.code.callables(".data/ts_code/code")

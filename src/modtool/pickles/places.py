@@ -1,0 +1,152 @@
+"""Where the tensors of an object lie: every container is looked into once, every walk bounded.
+
+Objects may share parts and contain themselves. A list of a list of …, doubled forty times, takes
+a hundred bytes and has a million million places.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from modtool.errors import UnsafeFileError
+from modtool.pickles.display import key_text
+from modtool.pickles.modules import module_parts
+from modtool.pickles.plain import CONTAINERS, attributes_of, breadth, items_of, mapping_of
+from modtool.pickles.symbols import Call, Global
+from modtool.pickles.torch_objects import Tensors
+
+__all__ = ["Places", "entries"]
+
+MAX_NESTING = 10_000
+MAX_DEPTH = 100
+MAX_NAME = 2000
+# A tensor may have several names. Beyond these many, all told, somebody is doubling.
+FREE_NAMES = 20_000
+NAMES_OF_A_TENSOR = 4
+FREE_CHARACTERS = 1_000_000
+
+LEAVES = frozenset({str, int, float, bool, bytes, bytearray, type(None), Global})
+
+Children = list[tuple[str, object]]
+NOBODY: list[int] = []  # asks for the parents of a tensor
+
+
+class Places:
+    """Which parts of an object hold tensors, and what a walk to them may cost."""
+
+    def __init__(self, root: object, tensors: Tensors, budget: int) -> None:
+        self.tensors = tensors
+        self.steps = budget // 4
+        self.characters = FREE_CHARACTERS + budget // 8
+        self.names = FREE_NAMES
+        self.holders: set[int] = set()
+        self.made_containers: set[int] = set()  # calls that make a container
+        self.open: set[int] = set()
+        self.explore(root)
+
+    # -- every container once --------------------------------------------------------------------
+
+    def explore(self, root: object) -> None:
+        """Look into everything that can be reached, and find what holds a tensor."""
+        facts = self.tensors.facts
+        parents: dict[int, list[int]] = {id(root): []}
+        pending = [(root, 0)] if facts(root) is None else []
+        while pending:
+            value, depth = pending.pop()
+            if depth > MAX_NESTING:
+                raise UnsafeFileError(f"its object is nested more than {MAX_NESTING:,} levels deep")
+            self.spend(breadth(value))
+            children = children_of(value)
+            if children is None:
+                continue
+            key = id(value)
+            if type(value) is Call:
+                self.made_containers.add(key)
+            for _, item in children:
+                known = parents.get(id(item))
+                if facts(item) is not None:
+                    self.holders.add(key)
+                    if known is None:
+                        self.names += NAMES_OF_A_TENSOR
+                        parents[id(item)] = NOBODY
+                elif known is None:
+                    parents[id(item)] = [key]
+                    pending.append((item, depth + 1))
+                else:
+                    known.append(key)
+        self.spread(parents)
+
+    def spread(self, parents: Mapping[int, list[int]]) -> None:
+        """What holds a holder holds a tensor, too."""
+        pending = list(self.holders)
+        while pending:
+            for parent in parents[pending.pop()]:
+                if parent not in self.holders:
+                    self.holders.add(parent)
+                    pending.append(parent)
+
+    def spend(self, steps: int) -> None:
+        """Count the steps of a walk."""
+        self.steps -= steps
+        if self.steps < 0:
+            raise UnsafeFileError("its object refers to the same parts too many times over")
+
+    # -- what was found --------------------------------------------------------------------------
+
+    def hold(self, value: object) -> bool:
+        """True when there is a tensor in a value, or when it is one."""
+        return id(value) in self.holders or self.tensors.facts(value) is not None
+
+    def is_container(self, value: object) -> bool:
+        """True for what has parts, or could have."""
+        return isinstance(value, CONTAINERS) or id(value) in self.made_containers
+
+    def of(self, value: object, path: str = "") -> Iterator[tuple[str, object]]:
+        """Every tensor inside a value, with the dotted path that leads to it."""
+        if self.tensors.facts(value) is not None:
+            self.take_name(path)
+            yield path, value
+            return
+        if id(value) not in self.holders or id(value) in self.open:
+            return  # what contains itself is walked once
+        if len(self.open) > MAX_DEPTH:
+            raise UnsafeFileError(f"a tensor lies more than {MAX_DEPTH} levels deep")
+        self.open.add(id(value))
+        self.spend(breadth(value))
+        prefix = f"{path}." if path else ""
+        for key, item in children_of(value) or ():
+            yield from self.of(item, prefix + key)
+        self.open.discard(id(value))
+
+    def take_name(self, name: str) -> None:
+        """Count a name of a tensor."""
+        self.names -= 1
+        self.characters -= len(name)
+        if self.names < 0 or self.characters < 0:
+            raise UnsafeFileError("its object gives the same tensors too many names")
+        if len(name) > MAX_NAME:
+            raise UnsafeFileError(f"a tensor whose name has {len(name):,} characters")
+
+
+def entries(value: object) -> Mapping[object, object] | None:
+    """The entries of a dict, or the attributes of an object that is no module and no dict."""
+    mapping = mapping_of(value)
+    return mapping if mapping is not None else attributes_of(value)  # type: ignore[return-value]
+
+
+def children_of(value: object) -> Children | None:
+    """Keys and items of anything that can hold a tensor, plain values left out; None for a leaf."""
+    parts = module_parts(value)
+    if parts is not None:
+        kinds = ("_parameters", "_buffers", "_modules")
+        members = [pair for kind in kinds for pair in parts.children(kind).items()]
+        return [(key, item) for key, item in members if type(item) not in LEAVES]
+    mapping = entries(value)
+    if mapping is not None:
+        return [
+            (key if type(key) is str else key_text(key), item)
+            for key, item in mapping.items()
+            if type(item) not in LEAVES
+        ]
+    items = items_of(value)
+    if items is None:
+        return None
+    return [(str(index), item) for index, item in enumerate(items) if type(item) not in LEAVES]

@@ -1,0 +1,223 @@
+"""One function for each of torch's rebuild calls, with its own arguments.
+
+Signatures: torch 2.13, `torch/_utils.py`, `torch/_tensor.py`, `torch/nn/parameter.py`.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from modtool.errors import CorruptFileError
+from modtool.pickles.plain import mapping_of
+from modtool.pickles.symbols import Call, Global
+from modtool.pickles.torch_values import BITS, TensorFacts, device_named, dtype_named, numbers
+
+if TYPE_CHECKING:
+    from modtool.pickles.torch_objects import Tensors
+
+__all__ = ["REBUILDS", "Rebuild"]
+
+Rebuild = Callable[..., TensorFacts | None]
+
+
+def rebuild_tensor(
+    tensors: "Tensors", storage: object, offset: object, shape: object, stride: object
+) -> TensorFacts:
+    return tensors.strided(storage, offset, shape, stride)
+
+
+def rebuild_tensor_v2(
+    tensors: "Tensors",
+    storage: object,
+    offset: object,
+    shape: object,
+    stride: object,
+    requires_grad: object = False,
+    hooks: object = None,
+    metadata: object = None,
+) -> TensorFacts:
+    return tensors.strided(storage, offset, shape, stride, requires_grad=requires_grad)
+
+
+def rebuild_tensor_v3(
+    tensors: "Tensors",
+    storage: object,
+    offset: object,
+    shape: object,
+    stride: object,
+    requires_grad: object,
+    hooks: object,
+    dtype: object,
+    metadata: object = None,
+) -> TensorFacts:
+    name = dtype_named(dtype)
+    return tensors.strided(storage, offset, shape, stride, name, requires_grad=requires_grad)
+
+
+def rebuild_quantized(
+    tensors: "Tensors",
+    storage: object,
+    offset: object,
+    shape: object,
+    stride: object,
+    quantizer: object,
+    requires_grad: object = False,
+    hooks: object = None,
+) -> TensorFacts:
+    return tensors.strided(
+        storage, offset, shape, stride, requires_grad=requires_grad, layout="quantized"
+    )
+
+
+def rebuild_parameter(
+    tensors: "Tensors",
+    data: object,
+    requires_grad: object = True,
+    hooks: object = None,
+    state: object = None,
+) -> TensorFacts | None:
+    refuse_replacement(state)
+    inner = tensors.facts(data)
+    return inner and inner._replace(requires_grad=bool(requires_grad))
+
+
+def refuse_replacement(state: object) -> None:
+    """Attributes that torch sets on a tensor must not replace what it is.
+
+    Source: `torch._utils._set_obj_state`.
+    """
+    for part in state if isinstance(state, tuple) else (state,):
+        if any(isinstance(key, str) and key in REPLACING for key in mapping_of(part) or ()):
+            raise CorruptFileError("a tensor whose attributes replace its data")
+
+
+REPLACING = frozenset({"data", "requires_grad", "__class__", "__dict__"})
+
+
+def uninitialized(
+    tensors: "Tensors", requires_grad: object = True, *ignored: object
+) -> TensorFacts:
+    return TensorFacts(
+        "float32", (0,), requires_grad=bool(requires_grad), layout="uninitialized", device="cpu"
+    )
+
+
+def rebuild_sparse(tensors: "Tensors", layout: object, data: tuple[object, ...]) -> TensorFacts:
+    # coo: (indices, values, size[, is_coalesced]); compressed: (outer, inner, values, size)
+    name = sparse_layout(layout)
+    parts, size = (data[:2], data[2]) if name == "sparse_coo" else (data[:3], data[3])
+    facts = [tensors.facts(part) for part in parts]
+    if any(part is None for part in facts):
+        raise CorruptFileError(f"a {name} tensor whose parts are no tensors")
+    known = [part for part in facts if part is not None]
+    shape = numbers(size, "shape")
+    stored = sum(nbytes(part) for part in known)
+    device = known[-1].storage.location if known[-1].storage else None
+    return TensorFacts(known[-1].dtype, shape, layout=name, device=device, stored_bytes=stored)
+
+
+def rebuild_sparse_csr(tensors: "Tensors", data: tuple[object, ...]) -> TensorFacts:
+    return rebuild_sparse(tensors, "torch.sparse_csr", data)
+
+
+def sparse_layout(value: object) -> str:
+    """`sparse_coo` from `torch.serialization._get_layout('torch.sparse_coo')`."""
+    if isinstance(value, Call) and value.arguments:
+        value = value.arguments[0]
+    if isinstance(value, Global):
+        value = value.name
+    return value.removeprefix("torch.") if isinstance(value, str) else "sparse"
+
+
+def nbytes(facts: TensorFacts) -> int:
+    """Bytes that the elements take."""
+    return math.prod(facts.shape) * BITS[facts.dtype] // 8
+
+
+def rebuild_nested(
+    tensors: "Tensors", buffer: object, sizes: object, strides: object, offsets: object
+) -> TensorFacts:
+    data, shapes = tensors.facts(buffer), tensors.facts(sizes)
+    if data is None or shapes is None:
+        raise CorruptFileError("a nested tensor whose parts are no tensors")
+    # The inner sizes are data, not header: only the number of components is known here.
+    return data._replace(shape=shapes.shape[:1], layout="nested", stored_bytes=nbytes(data))
+
+
+def rebuild_meta(
+    tensors: "Tensors", dtype: object, shape: object, stride: object, requires_grad: object
+) -> TensorFacts:
+    grad = True if requires_grad is True else None
+    sizes, steps = numbers(shape, "shape"), numbers(stride, "stride")
+    return TensorFacts(dtype_named(dtype), sizes, None, 0, steps, grad, device="meta")
+
+
+def rebuild_wrapper(
+    tensors: "Tensors",
+    cls: object,
+    dtype: object,
+    shape: object,
+    stride: object,
+    offset: object,
+    layout: object,
+    device: object,
+    requires_grad: object,
+) -> TensorFacts:
+    return TensorFacts(
+        dtype_named(dtype),
+        numbers(shape, "shape"),
+        requires_grad=True if requires_grad is True else None,
+        layout=cls.name if isinstance(cls, Global) else "subclass",
+        device=device_named(device),
+    )
+
+
+def rebuild_from_type(
+    tensors: "Tensors", function: object, cls: object, arguments: tuple[object, ...], state: object
+) -> TensorFacts | None:
+    refuse_replacement(state)
+    return tensors.rebuilt(Call(function, arguments))  # no call of the file's: not to be remembered
+
+
+def rebuild_on_device(
+    tensors: "Tensors", data: object, dtype: object, device: object, requires_grad: object
+) -> TensorFacts | None:
+    inner = tensors.facts(data)
+    name, grad = dtype_named(dtype), True if requires_grad is True else None
+    if inner is None:  # saved as a numpy array, whose bytes are in the pickle
+        return TensorFacts(name, numpy_shape(data), requires_grad=grad, device=device_named(device))
+    return inner._replace(requires_grad=grad, device=device_named(device))
+
+
+def numpy_shape(value: object) -> tuple[int, ...]:
+    """The shape in the state of a pickled `numpy.ndarray`."""
+    match value:
+        case Call(state=(_, tuple(shape), *_)):
+            return numbers(shape, "shape")
+    raise CorruptFileError("a tensor made from an array that is none")
+
+
+REBUILDS: Mapping[str, Rebuild] = MappingProxyType(
+    {
+        "torch._utils._rebuild_tensor": rebuild_tensor,
+        "torch._utils._rebuild_tensor_v2": rebuild_tensor_v2,
+        "torch._utils._rebuild_tensor_v3": rebuild_tensor_v3,
+        "torch._utils._rebuild_qtensor": rebuild_quantized,
+        "torch._utils._rebuild_parameter": rebuild_parameter,
+        "torch._utils._rebuild_parameter_with_state": rebuild_parameter,
+        "torch.nn.parameter.UninitializedParameter": uninitialized,
+        "torch.nn.parameter.UninitializedBuffer": uninitialized,
+        "torch._utils._rebuild_sparse_tensor": rebuild_sparse,
+        "torch._utils._rebuild_sparse_csr_tensor": rebuild_sparse_csr,
+        "torch._utils._rebuild_nested_tensor": rebuild_nested,
+        "torch._utils._rebuild_meta_tensor_no_storage": rebuild_meta,
+        "torch._utils._rebuild_wrapper_subclass": rebuild_wrapper,
+        "torch.tensor._rebuild_from_type": rebuild_from_type,  # torch 1.8 and before
+        "torch._tensor._rebuild_from_type": rebuild_from_type,
+        "torch._tensor._rebuild_from_type_v2": rebuild_from_type,
+        "torch._utils._rebuild_device_tensor_from_cpu_tensor": rebuild_on_device,
+        "torch._utils._rebuild_device_tensor_from_numpy": rebuild_on_device,
+        "torch._utils._rebuild_xla_tensor": rebuild_on_device,
+    }
+)

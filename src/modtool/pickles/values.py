@@ -1,0 +1,60 @@
+"""The plain values of a training checkpoint, by dotted path: epoch, losses, learning rates."""
+
+from collections.abc import Mapping
+
+from modtool.pickles.display import COST_OF_TEXT, Display, key_text
+from modtool.pickles.places import Places
+from modtool.pickles.plain import items_of, mapping_of
+
+__all__ = ["Values"]
+
+MAX_DEPTH = 40
+MAX_LOOKED_AT = 1000
+
+
+class Values:
+    """Collects the plain values of an object, as many as can be shown."""
+
+    def __init__(self, places: Places) -> None:
+        self.places = places
+        self.display = Display()
+        self.found: dict[str, object] = {}
+        self.open: set[int] = set()
+
+    def keep(self, path: str, value: object) -> None:
+        """Record the values inside a value; tensors are left out."""
+        if self.places.tensors.facts(value) is not None or id(value) in self.open:
+            return
+        self.display.left -= 1 + len(path) // COST_OF_TEXT
+        if self.display.left < 0:
+            self.found["…"] = "more than can be shown"
+            return
+        self.keep_parts(path, value)
+
+    def keep_parts(self, path: str, value: object) -> None:
+        """Record a value that is no tensor: part by part where it has named parts."""
+        mapping = mapping_of(value)
+        children = self.nested(value) if mapping is None else mapping
+        if children is None or len(self.open) > MAX_DEPTH:
+            if path:
+                self.found[path] = self.display.show(value)
+            return
+        if not children and path:
+            self.found[path] = {}
+        self.open.add(id(value))
+        prefix = f"{path}." if path else ""
+        for key, item in children.items():
+            if self.display.left < 0:
+                break
+            self.keep(prefix + key_text(key), item)
+        self.open.discard(id(value))
+
+    def nested(self, value: object) -> Mapping[object, object] | None:
+        """The items of a list or tuple that holds containers or tensors of its own, by index."""
+        items = items_of(value) if self.places.is_container(value) else None
+        if items is None:
+            return None
+        looked_at = items[:MAX_LOOKED_AT]
+        if not self.places.hold(value) and not any(map(self.places.is_container, looked_at)):
+            return None
+        return dict(enumerate(items))

@@ -1,0 +1,294 @@
+"""Whether `torch.load(..., weights_only=True)` would accept a pickle, and what it would need.
+
+The rules are those of torch 2.13, `torch/_weights_only_unpickler.py` and `torch/serialization.py`.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from modtool.pickles.machine import Pickle
+from modtool.pickles.policy import REBUILDS, SCHEMES, in_module
+from modtool.pickles.symbols import ABSENT, Call, Global, PersistentId
+from modtool.records import DTYPES
+
+__all__ = ["ALLOWED", "WeightsOnly", "weights_only"]
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsOnly:
+    """What `weights_only=True` makes of a file.
+
+    Attributes:
+        accepted: True when it would load the file as it is.
+        reasons: Why not, each once, in order.
+        needed: The classes and functions that would have to be added, as Python expressions.
+        imports: The modules that the expressions need imported, besides torch itself.
+        possible: False when even adding those would not help.
+    """
+
+    accepted: bool
+    reasons: tuple[str, ...] = ()
+    needed: tuple[str, ...] = ()
+    imports: tuple[str, ...] = ()
+    possible: bool = True
+
+    @property
+    def line(self) -> str:
+        """The line of Python that makes the file loadable; "" where none is needed or helps."""
+        if not self.needed or not self.possible:
+            return ""
+        return f"torch.serialization.add_safe_globals([{', '.join(self.needed)}])"
+
+
+# -- the tables ------------------------------------------------------------------------------------
+
+BLOCKED_MODULES = frozenset({"sys", "os", "posix", "nt"})
+
+QUANTIZED = ("QUInt8", "QInt8", "QInt32", "QUInt4x2", "QUInt2x4")
+COMPLEX = ("ComplexDouble", "ComplexFloat")
+TYPES = ("BFloat16", "Bool", "Byte", "Char", "Double", "Float", "Half", "Int", "Long", "Short")
+NOT_ALLOWED_REBUILDS = frozenset(
+    in_module(
+        "torch._utils",
+        "_rebuild_sparse_csr_tensor _rebuild_xla_tensor _rebuild_mlc_tensor",
+    )
+)
+
+ALLOWED = frozenset(
+    (
+        *in_module("collections", "OrderedDict Counter"),
+        *in_module("builtins", "bytearray set complex"),
+        "_codecs.encode",
+        *in_module("torch", "Size Tensor device"),
+        "torch.nn.parameter.Parameter",
+        "torch.serialization._get_layout",
+        "torch._tensor._rebuild_from_type_v2",
+        *in_module("torch.storage", "TypedStorage UntypedStorage"),
+        *(f"torch.{name}" for name in DTYPES),
+        *SCHEMES,
+        *(name for name in in_module("torch._utils", REBUILDS) if name not in NOT_ALLOWED_REBUILDS),
+        *(f"torch.{name}Storage" for name in TYPES + QUANTIZED + COMPLEX),
+        *(f"torch.cuda.{name}Storage" for name in TYPES + COMPLEX),
+        *(f"torch.{room}{name}Tensor" for room in ("", "cuda.") for name in TYPES),
+        *(
+            f"torch.{room}sparse.{name}Tensor"
+            for room in ("", "cuda.")
+            for name in TYPES
+            if name != "Bool"
+        ),
+    )
+)
+
+# Python 2 names of torch's own short table (`torch._utils.IMPORT_MAPPING`, `NAME_MAPPING`), which
+# it applies at every protocol; only those that change an answer.
+IMPORT_MAPPING: Mapping[str, str] = MappingProxyType(
+    {
+        "__builtin__": "builtins",
+        "copy_reg": "copyreg",
+        "Queue": "queue",
+        "repr": "reprlib",
+        "_abcoll": "collections.abc",
+        "UserDict": "collections",
+        "UserList": "collections",
+        "UserString": "collections",
+        "whichdb": "dbm",
+        "StringIO": "io",
+        "cStringIO": "io",
+    }
+)
+NAME_MAPPING: Mapping[tuple[str, str], str] = MappingProxyType(
+    {
+        ("__builtin__", "xrange"): "builtins.range",
+        ("__builtin__", "reduce"): "functools.reduce",
+        ("__builtin__", "intern"): "sys.intern",
+        ("__builtin__", "unichr"): "builtins.chr",
+        ("__builtin__", "unicode"): "builtins.str",
+        ("__builtin__", "long"): "builtins.int",
+        ("itertools", "izip"): "builtins.zip",
+        ("itertools", "imap"): "builtins.map",
+        ("itertools", "ifilter"): "builtins.filter",
+        ("itertools", "ifilterfalse"): "itertools.filterfalse",
+        ("itertools", "izip_longest"): "itertools.zip_longest",
+        ("UserDict", "IterableUserDict"): "collections.UserDict",
+        ("UserList", "UserList"): "collections.UserList",
+        ("UserString", "UserString"): "collections.UserString",
+    }
+)
+
+# The opcodes that it does not know, by what they are called in `pickletools`.
+UNSUPPORTED: Mapping[int, str] = MappingProxyType(
+    {
+        ord(code): name
+        for code, name in (
+            *(("0", "POP"), ("1", "POP_MARK"), ("2", "DUP"), ("F", "FLOAT"), ("I", "INT")),
+            *(("L", "LONG"), ("S", "STRING"), ("T", "BINSTRING"), ("V", "UNICODE")),
+            *(("B", "BINBYTES"), ("C", "SHORT_BINBYTES"), ("P", "PERSID"), ("d", "DICT")),
+            *(("g", "GET"), ("p", "PUT"), ("i", "INST"), ("o", "OBJ"), ("l", "LIST")),
+            *(("\x82", "EXT1"), ("\x83", "EXT2"), ("\x84", "EXT4"), ("\x8b", "LONG4")),
+            *(("\x8c", "SHORT_BINUNICODE"), ("\x8d", "BINUNICODE8"), ("\x8e", "BINBYTES8")),
+            *(("\x90", "ADDITEMS"), ("\x91", "FROZENSET"), ("\x92", "NEWOBJ_EX")),
+            *(("\x93", "STACK_GLOBAL"), ("\x94", "MEMOIZE"), ("\x95", "FRAME")),
+            *(("\x96", "BYTEARRAY8"), ("\x97", "NEXT_BUFFER"), ("\x98", "READONLY_BUFFER")),
+        )
+    }
+)
+
+# numpy 1.25 and newer have a class for each kind of dtype, which is what BUILD asks for.
+NUMPY_DTYPES: Mapping[str, str] = MappingProxyType(
+    {"b1": "Bool", "f2": "Float16", "f4": "Float32", "f8": "Float64"}
+    | {f"i{size}": f"Int{8 * size}" for size in (1, 2, 4, 8)}
+    | {f"u{size}": f"UInt{8 * size}" for size in (1, 2, 4, 8)}
+    | {"c8": "Complex64", "c16": "Complex128", "f16": "LongDouble", "M8": "DateTime64"}
+    | {"m8": "TimeDelta64"}
+)
+NUMPY_LETTERS: Mapping[str, str] = MappingProxyType(
+    {"O": "Object", "S": "Bytes", "U": "Str", "V": "Void"}
+)
+
+# Modules that need no import of their own.
+KNOWN = frozenset({"", "torch", "builtins"})
+DICTS = frozenset({"collections.OrderedDict", "collections.Counter"})
+# numpy's own functions say another `__module__` than the file, from release to release.
+RENAMED = "numpy.core.", "numpy._core."
+# `torch.optim` deletes the names of these modules once their classes are imported.
+OPTIMIZER = re.compile(r"\Atorch\.optim\.(?!lr_scheduler\.|swa_utils\.)\w+\.(?=[A-Z]\w*\Z)")
+
+
+# -- the rules -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """One thing that stops the load.
+
+    Attributes:
+        reason: What it is.
+        needed: What would have to be added; "" where nothing helps.
+        module: The module that this needs imported.
+        possible: False where nothing helps.
+    """
+
+    reason: str
+    needed: str = ""
+    module: str = ""
+    possible: bool = True
+
+
+def weights_only(pickles: Mapping[str, Pickle]) -> WeightsOnly:
+    """What `weights_only=True` makes of the pickles that one load reads.
+
+    Args:
+        pickles: By their name in the file.
+    """
+    found: dict[Obstacle, None] = {}
+    for name, pickle in pickles.items():
+        prefix = f"{name}: " if len(pickles) > 1 else ""
+        for obstacle in obstacles(pickle):
+            found[replace(obstacle, reason=prefix + obstacle.reason)] = None
+    return WeightsOnly(
+        accepted=not found,
+        reasons=tuple(dict.fromkeys(each.reason for each in found)),
+        needed=tuple(dict.fromkeys(each.needed for each in found if each.needed)),
+        imports=tuple(dict.fromkeys(each.module for each in found if each.module not in KNOWN)),
+        possible=all(each.possible for each in found),
+    )
+
+
+def obstacles(pickle: Pickle) -> Iterator[Obstacle]:
+    """Everything in a pickle that would stop the load."""
+    for opcode in sorted(pickle.unusual & UNSUPPORTED.keys()):
+        yield Obstacle(f"the opcode {UNSUPPORTED[opcode]} is not supported", possible=False)
+    for symbol in pickle.globals:
+        yield from obstacle_of_global(symbol)
+    for call in pickle.calls:
+        yield from obstacles_of_call(call)
+    for identifier in pickle.persistent_ids:
+        yield from obstacle_of_persistent_id(identifier)
+
+
+def mapped(symbol: Global) -> str:
+    """The name that is looked up."""
+    known = NAME_MAPPING.get((symbol.module, symbol.name))
+    return known or f"{IMPORT_MAPPING.get(symbol.module, symbol.module)}.{symbol.name}"
+
+
+def obstacle_of_global(symbol: Global) -> Iterator[Obstacle]:
+    """A name that is not allowed, or that never can be."""
+    name = mapped(symbol)
+    module = name.rpartition(".")[0] if "." not in symbol.name else symbol.module
+    if module in BLOCKED_MODULES:
+        yield Obstacle(f"{name} lies in a module that is always blocked", possible=False)
+    elif name not in ALLOWED:
+        yield not_allowed(name, "torch.optim" if OPTIMIZER.match(name) else module)
+
+
+def not_allowed(name: str, module: str) -> Obstacle:
+    """A name that would have to be added."""
+    return Obstacle(f"{name} is not an allowed global", expression(name), module)
+
+
+def expression(name: str) -> str:
+    """What stands for a global in the list of `add_safe_globals`."""
+    if name.startswith(RENAMED):
+        return f"({name}, {name!r})"
+    return OPTIMIZER.sub("torch.optim.", name).removeprefix("builtins.")
+
+
+def obstacles_of_call(call: Call) -> Iterator[Obstacle]:
+    """What is wrong with one call and what is put into its result."""
+    function = call.function
+    if not isinstance(function, Global):
+        yield from obstacle_of_result(function)
+        return
+    name = mapped(function)
+    if call.appended is not None:
+        yield Obstacle(f"items are appended to a {name}, not to a list", possible=False)
+    if call.items is not None and name not in DICTS:
+        yield Obstacle(f"items are set in a {name}, not in a dict", possible=False)
+    if call.state is not ABSENT:
+        yield from obstacle_of_state(call, name)
+
+
+def obstacle_of_result(function: object) -> Iterator[Obstacle]:
+    """A call of what another call returns: an inner class fetched by `getattr`, or worse."""
+    match function:
+        case Call(function=Global() as getter, arguments=(Global() as outer, str(inner))) if (
+            mapped(getter) == "builtins.getattr"
+        ):
+            yield not_allowed(f"{mapped(outer)}.{inner}", outer.module)
+        case _:
+            yield Obstacle("it calls what another call returns", possible=False)
+
+
+def obstacle_of_state(call: Call, name: str) -> Iterator[Obstacle]:
+    """A state for a result whose type is not allowed, although what made it is."""
+    if name == "numpy.dtype" and call.arguments and isinstance(call.arguments[0], str):
+        kind = call.arguments[0].lstrip("<>=|")
+        made = NUMPY_DTYPES.get(kind) or NUMPY_LETTERS.get(kind[:1])
+        if made is not None:
+            cls = f"numpy.dtypes.{made}DType"
+            yield Obstacle(f"{cls} is not an allowed type", cls, "numpy")
+    elif name == "_codecs.encode":
+        yield Obstacle("a state is given to bytes", possible=False)
+
+
+def obstacle_of_persistent_id(identifier: PersistentId) -> Iterator[Obstacle]:
+    """References to anything but storages; the classes of old full-model saves are such."""
+    value = identifier.value
+    kind = value[0] if isinstance(value, tuple) and value else None
+    if isinstance(kind, bytes):
+        kind = kind.decode("ascii", "replace")
+    if kind != "storage":
+        what = kind if isinstance(kind, str) else type(value).__name__
+        yield Obstacle(f"a persistent id of {what!r}, not of a storage", possible=False)
+        return
+    match value:
+        case (_, Global(name="UntypedStorage"), _, _, _, _):  # it is asked for a dtype
+            yield Obstacle("an untyped storage in a legacy file", possible=False)
+
+
+def refused(reasons: Iterable[str]) -> WeightsOnly:
+    """The answer for a container that `weights_only=True` never reads."""
+    return WeightsOnly(False, tuple(reasons), possible=False)

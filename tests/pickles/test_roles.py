@@ -1,0 +1,272 @@
+"""Which part of a training checkpoint is what, in the layouts of well-known trainers."""
+
+from argparse import Namespace
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from modtool.formats import open_checkpoint
+from modtool.pickles.display import display
+from modtool.pickles.symbols import Call, Global
+from modtool.records import Checkpoint
+
+
+def model() -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+
+
+def weights() -> "OrderedDict[str, Tensor]":
+    return OrderedDict(model().state_dict())
+
+
+def optimizer() -> dict[str, object]:
+    net = model()
+    made = torch.optim.Adam(net.parameters())
+    net(torch.rand(4, 3)).sum().backward()
+    made.step()
+    return made.state_dict()
+
+
+def scheduler() -> dict[str, object]:
+    sgd = torch.optim.SGD(model().parameters())
+    return torch.optim.lr_scheduler.StepLR(sgd, 1).state_dict()
+
+
+def opened(path: Path, value: object) -> Checkpoint:
+    torch.save(value, path)
+    return open_checkpoint(str(path))
+
+
+def roles(found: Checkpoint) -> dict[str, str]:
+    return {section.name: section.role for section in found.sections}
+
+
+# What is saved -> name and role of every section, in order.
+Case = tuple[Callable[[], object], Mapping[str, str]]
+CASES: Mapping[str, Case] = {
+    "PyTorch's tutorial": (
+        lambda: {
+            "epoch": 3,
+            "model_state_dict": weights(),
+            "optimizer_state_dict": optimizer(),
+            "loss": torch.tensor(0.5),
+        },
+        {"model_state_dict": "model", "optimizer_state_dict": "optimizer", "loss": "other"},
+    ),
+    "Lightning": (
+        lambda: {
+            "epoch": 1,
+            "state_dict": weights(),
+            "loops": {"fit_loop": {"state_dict": {}, "epoch_progress": {"ready": 1}}},
+            "callbacks": {
+                "ModelCheckpoint{'monitor': 'loss'}": {"best_model_score": torch.ones(1)}
+            },
+            "optimizer_states": [optimizer(), optimizer()],
+            "lr_schedulers": [scheduler()],
+        },
+        {
+            "state_dict": "model",
+            "callbacks.ModelCheckpoint{'monitor': 'loss'}": "other",
+            "optimizer_states": "optimizer",
+        },
+    ),
+    "Lightning, with metrics in its loops before the model": (
+        lambda: {
+            "loops": {"fit_loop": {"epoch_loop.state_dict": {"_results": {"loss": torch.ones(1)}}}},
+            "callbacks": {"EMA": {"ema_weights": weights(), "cur_step": 3}},
+            "state_dict": weights(),
+        },
+        {
+            "loops.fit_loop.epoch_loop.state_dict": "other",
+            "callbacks.EMA.ema_weights": "ema",
+            "state_dict": "model",
+        },
+    ),
+    "timm": (
+        lambda: {
+            "state_dict": weights(),
+            "optimizer": optimizer(),
+            "args": Namespace(lr=0.1),
+            "amp_scaler": {"scale": torch.ones(1), "growth_factor": 2.0},
+            "state_dict_ema": weights(),
+        },
+        {
+            "state_dict": "model",
+            "optimizer": "optimizer",
+            "amp_scaler": "scaler",
+            "state_dict_ema": "ema",
+        },
+    ),
+    "nanoGPT": (
+        lambda: {
+            "model": weights(),
+            "optimizer": optimizer(),
+            "model_args": {"n_layer": 2},
+            "best_val_loss": torch.tensor(2.0),
+        },
+        {"model": "model", "optimizer": "optimizer", "best_val_loss": "other"},
+    ),
+    "Megatron": (
+        lambda: {
+            "args": Namespace(a=1),
+            "model": {
+                "language_model": {
+                    "embedding": {"word_embeddings": OrderedDict(weight=torch.ones(4, 3))},
+                    "encoder": OrderedDict({"layers.0.weight": torch.ones(3, 3)}),
+                }
+            },
+            "optimizer": {"optimizer": optimizer(), "fp32_from_fp16_params": [[torch.ones(2)]]},
+            "rng_state": [{"cuda_rng_state": torch.zeros(8, dtype=torch.uint8)}],
+        },
+        {"model": "model", "optimizer": "optimizer", "rng_state": "other"},
+    ),
+    "Megatron with virtual stages": (
+        lambda: {"model0": {"encoder": weights()}, "model1": {"encoder": weights()}},
+        {"model0": "model", "model1": "model"},
+    ),
+    "fairseq": (
+        lambda: {
+            "args": None,
+            "model": weights(),
+            "criterion": {"weight": torch.ones(2)},
+            "extra_state": {"epoch": 1},
+            "last_optimizer_state": optimizer(),
+        },
+        {"model": "model", "criterion": "other", "last_optimizer_state": "optimizer"},
+    ),
+    "mmengine": (
+        lambda: {
+            "meta": {"epoch": 1},
+            "state_dict": weights(),
+            "ema_state_dict": weights(),
+            "optimizer": optimizer(),
+            "param_schedulers": [{"last_step": torch.ones(1)}],
+        },
+        {
+            "state_dict": "model",
+            "ema_state_dict": "ema",
+            "optimizer": "optimizer",
+            "param_schedulers": "scheduler",
+        },
+    ),
+    "ultralytics": (
+        lambda: {"epoch": -1, "model": model(), "ema": model(), "optimizer": optimizer()},
+        {"model": "model", "ema": "ema", "optimizer": "optimizer"},
+    ),
+    "a GAN": (
+        lambda: {
+            "g": weights(),
+            "d": weights(),
+            "g_ema": weights(),
+            "g_optim": optimizer(),
+            "optD": optimizer(),
+            "latent_avg": torch.ones(4),
+        },
+        {
+            "g": "model",
+            "d": "model",
+            "g_ema": "ema",
+            "g_optim": "optimizer",
+            "optD": "optimizer",
+            "latent_avg": "other",
+        },
+    ),
+    "DINO": (
+        lambda: {
+            "student": weights(),
+            "teacher": weights(),
+            "dino_loss": {"center": torch.ones(1)},
+        },
+        {"student": "model", "teacher": "model", "dino_loss": "other"},
+    ),
+    "two levels down": (
+        lambda: {"trainer": {"model": {"state_dict": weights()}, "optimizer": optimizer()}},
+        {"trainer.model.state_dict": "model", "trainer.optimizer": "optimizer"},
+    ),
+    "the best beside the last": (
+        lambda: {"best_model": weights(), "model": weights(), "swa_model": weights()},
+        {"best_model": "other", "model": "model", "swa_model": "ema"},
+    ),
+    "an optimizer alone": (optimizer, {"state": "optimizer"}),
+    "an optimizer of one tensor alone": (
+        lambda: {"state": {0: {"momentum_buffer": torch.ones(2)}}, "param_groups": [{"lr": 0.1}]},
+        {"state": "optimizer"},
+    ),
+    "state that is no tensor in a model": (
+        lambda: {"net_g": weights() | {"norm._extra_state": None}, "net_d": weights()},
+        {"net_g": "model", "net_d": "model"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_sections_of_well_known_trainers(tmp_path: Path, name: str) -> None:
+    make, expected = CASES[name]
+    found = opened(tmp_path / "x.pth", make())
+    assert found.kind == "checkpoint"
+    assert roles(found) == expected
+    assert list(roles(found)) == list(expected)
+    used = {tensor.section for tensor in found.tensors}
+    assert used == set(expected)
+
+
+def test_the_names_of_a_nested_model(tmp_path: Path) -> None:
+    make, _ = CASES["Megatron"]
+    assert [tensor.name for tensor in opened(tmp_path / "x.pth", make()).model_tensors] == [
+        "language_model.embedding.word_embeddings.weight",
+        "language_model.encoder.layers.0.weight",
+    ]
+
+
+def test_tensors_by_number_are_no_sections(tmp_path: Path) -> None:
+    found = opened(tmp_path / "x.pth", {0: torch.ones(2), 1: torch.ones(3)})
+    assert (found.kind, found.sections) == ("tensors", ())
+    assert [(tensor.name, tensor.role) for tensor in found.tensors] == [
+        ("0", "tensor"),
+        ("1", "tensor"),
+    ]
+
+
+class AttributeDict(dict[str, object]):
+    """Named and pickled as Lightning's own, a dict by inheritance."""
+
+
+def test_the_hyper_parameters_of_lightning_are_values(tmp_path: Path) -> None:
+    hyper = AttributeDict(lr=0.1, hidden=[1, 2], model={"dim": 3}, act=nn.ReLU, path=Path("a/b"))
+    found = opened(
+        tmp_path / "x.ckpt",
+        {
+            "state_dict": weights(),
+            "hparams_name": "kwargs",
+            "hyper_parameters": hyper,
+            "pytorch-lightning_version": "2.5.0",
+        },
+    )
+    assert roles(found) == {"state_dict": "model"}
+    assert found.values == {
+        "hparams_name": "kwargs",
+        "hyper_parameters.lr": 0.1,
+        "hyper_parameters.hidden": [1, 2],
+        "hyper_parameters.model.dim": 3,
+        "hyper_parameters.act": "torch.nn.modules.activation.ReLU",
+        "hyper_parameters.path": "a/b",
+        "pytorch-lightning_version": "2.5.0",
+    }
+
+
+def test_a_configuration_of_omegaconf_is_shown() -> None:
+    """OmegaConf 2.3 keeps what a node holds in an attribute."""
+
+    def node(kind: str, **state: object) -> Call:
+        made = Call(Global(*kind.rsplit(".", 1)), (), "new")
+        made.state = {"_metadata": None, "_parent": None, **state}
+        return made
+
+    number = node("omegaconf.nodes.AnyNode", _val=0.1)
+    items = node("omegaconf.listconfig.ListConfig", _content=[number, number])
+    config = node("omegaconf.dictconfig.DictConfig", _content={"lr": number, "betas": items})
+    assert display(config) == {"lr": 0.1, "betas": [0.1, 0.1]}

@@ -1,0 +1,274 @@
+"""What `weights_only=True` makes of a file, against torch itself."""
+
+import argparse
+import collections
+import datetime
+import os
+import pathlib
+import pickle
+import pickletools
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch._weights_only_unpickler import _get_allowed_globals
+
+from modtool.formats import open_checkpoint
+from modtool.pickles.callables import callables_of, weights_only_of
+from modtool.pickles.policy import severity_of
+from modtool.pickles.reader import read_pickle
+from modtool.pickles.symbols import Call, Global
+from modtool.pickles.weights_only import ALLOWED, WeightsOnly, weights_only
+from modtool.pickles.writer import write_pickle
+from tests.gone import gone
+from tests.pickles.test_policy import Evil
+
+
+def test_the_allowed_globals_are_those_of_torch() -> None:
+    assert set(_get_allowed_globals()) == ALLOWED
+
+
+@pytest.mark.parametrize("name", sorted(ALLOWED))
+def test_what_torch_allows_is_ordinary(name: str) -> None:
+    assert severity_of(name) == "ordinary"
+
+
+def real_answer(path: Path) -> bool:
+    """Whether torch itself accepts the file."""
+    try:
+        torch.load(path, weights_only=True)
+    except pickle.UnpicklingError:
+        return False
+    except AttributeError as error:  # a mistake in torch's reading of legacy files
+        return "UntypedStorage" not in str(error)
+    return True
+
+
+def verdict_of(path: Path) -> WeightsOnly:
+    found = weights_only_of(open_checkpoint(str(path)))
+    assert found is not None
+    return found
+
+
+def saved_objects() -> dict[str, Callable[[], object]]:
+    """Things that people save; torch accepts some and refuses others."""
+    linear = nn.Linear(2, 2)
+    return {
+        "state": linear.state_dict,
+        "model": lambda: linear,
+        "lazy": lambda: nn.UninitializedParameter(),
+        "containers": lambda: [collections.OrderedDict(a=1), collections.Counter("ab"), {1, 2}],
+        "default dict": lambda: collections.defaultdict(list, a=[1]),
+        "deque": lambda: collections.deque([1]),
+        "frozen set": lambda: frozenset({1}),
+        "bytes": lambda: [b"abc", bytearray(b"x"), b""],
+        "complex": lambda: 2 + 3j,
+        "numbers": lambda: [1, -1, 300, 70000, 2**40, 2**5000, 1.5, True, None],
+        "types": lambda: [torch.float16, torch.device("cpu"), torch.Size([2]), torch.qint8],
+        "layouts": lambda: [torch.eye(2).to_sparse(), torch.eye(2, device="meta")],
+        "parameter": lambda: nn.Parameter(torch.ones(1)),
+        "attribute": with_attribute,
+        "storage": lambda: torch.ones(2).untyped_storage(),
+        "namespace": lambda: argparse.Namespace(a=1),
+        "path": lambda: pathlib.PurePosixPath("a/b"),
+        "when": lambda: datetime.timedelta(1),
+        "numpy scalar": lambda: numpy.float64(1.5),
+        "numpy array": lambda: numpy.arange(3, dtype=numpy.int16),
+        "numpy text": lambda: numpy.array(["a", "bc"]),
+        "numpy objects": lambda: numpy.array([1, "a"], dtype=object),
+        "optimizer": lambda: torch.optim.SGD(linear.parameters()).state_dict(),
+        "whole optimizer": lambda: torch.optim.SGD(linear.parameters()),
+        "function": lambda: torch.nn.functional.relu,
+        "shape of rows": lambda: [(1, 2, 3, 4), [], (), {}],
+    }
+
+
+def with_attribute() -> torch.Tensor:
+    tensor = torch.ones(2)
+    tensor.note = "kept"  # type: ignore[attr-defined]
+    return tensor
+
+
+CASES = list(saved_objects())
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated:UserWarning")
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("case", CASES)
+def test_the_verdict_is_that_of_torch_and_the_line_helps(
+    tmp_path: Path, case: str, zipped: bool, protocol: int
+) -> None:
+    path = tmp_path / "x.pth"
+    value = saved_objects()[case]()
+    torch.save(value, path, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
+    verdict = verdict_of(path)
+    assert verdict.accepted == real_answer(path)
+    assert bool(verdict.reasons) is not verdict.accepted
+    if verdict.line:
+        with allowed(verdict):
+            assert real_answer(path)
+    elif not verdict.accepted:
+        assert not verdict.possible
+
+
+class allowed:  # noqa: N801
+    """Runs the line that modtool gives, and takes it back afterwards."""
+
+    def __init__(self, verdict: WeightsOnly) -> None:
+        self.verdict = verdict
+
+    def __enter__(self) -> None:
+        scope: dict[str, Any] = {"torch": torch}
+        for module in self.verdict.imports:
+            exec(f"import {module}", scope)
+        exec(self.verdict.line, scope)
+
+    def __exit__(self, *error: object) -> None:
+        torch.serialization.clear_safe_globals()
+
+
+def test_the_line_of_a_model_whose_class_is_inside_another(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    source = (
+        "from torch import nn\n"
+        "class Outer:\n"
+        "    class Net(nn.Module):\n"
+        "        def __init__(self):\n"
+        "            super().__init__()\n"
+        "            self.fc = nn.Linear(2, 2)\n"
+    )
+    with gone("policy_nested", source) as module:
+        torch.save(module.Outer.Net(), path)
+        verdict = verdict_of(path)
+        assert verdict.needed == (
+            "getattr",
+            "policy_nested.Outer",
+            "torch.nn.modules.linear.Linear",
+            "policy_nested.Outer.Net",
+        )
+        assert verdict.imports == ("policy_nested", "torch.nn.modules.linear")
+        scope: dict[str, Any] = {"torch": torch, "policy_nested": module}
+        exec(verdict.line, scope)
+        try:
+            assert real_answer(path)
+        finally:
+            torch.serialization.clear_safe_globals()
+
+
+def test_what_can_never_be_allowed(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    torch.save([Evil(os.system, "true")], path)
+    verdict = verdict_of(path)
+    assert not real_answer(path)
+    name = f"{os.system.__module__}.system"
+    assert verdict.reasons == (f"{name} lies in a module that is always blocked",)
+    assert (verdict.possible, verdict.line) == (False, "")
+
+
+def archived(path: Path, data: bytes) -> Path:
+    """A torch zip around a pickle."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x/data.pkl", data)
+        archive.writestr("x/version", "3\n")
+        archive.writestr("x/byteorder", "little")
+    return path
+
+
+CALLS = [
+    Call(Global("collections", "OrderedDict"), (), items={"a": 1}),
+    Call(Global("collections", "OrderedDict"), (), state={"a": 1}),
+    Call(Global("collections", "Counter"), (), items={"a": 1}),
+    Call(Global("collections", "OrderedDict"), (), appended=[1]),
+    Call(Global("torch", "Size"), ((1, 2),)),
+    Call(Global("torch", "Size"), ((1, 2),), how="new"),
+    Call(Global("torch", "device"), ("cpu",)),
+    Call(Global("__builtin__", "set"), ([1],)),
+    Call(Global("__builtin__", "bytearray"), (2,)),
+    Call(Global("__builtin__", "frozenset"), ([1],)),
+    Call(Global("__builtin__", "list"), ()),
+    Call(Global("_codecs", "encode"), ("a", "latin1"), state={"a": 1}),
+    Call(Call(Global("collections", "OrderedDict"), ()), ()),
+    Call(Call(Global("torch", "device"), ("cpu",)), ()),
+    Call(Global("sys", "exit"), ()),
+    Global("torch", "float32"),
+    Global("torch", "load"),
+    Global("nt", "anything"),
+    Global("collections", "deque"),
+]
+
+
+@pytest.mark.parametrize("index", range(len(CALLS)))
+def test_the_rules_for_calls_are_those_of_torch(tmp_path: Path, index: int) -> None:
+    path = archived(tmp_path / "x.pth", write_pickle([CALLS[index]]))
+    assert verdict_of(path).accepted == real_answer(path)
+
+
+values = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(2**70), 2**70),
+        st.floats(allow_nan=False),
+        st.text(max_size=4),
+        st.binary(max_size=4),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(st.text(max_size=3), inner, max_size=3),
+        st.tuples(inner, inner),
+        st.frozensets(st.integers(0, 9), max_size=3),
+        st.sets(st.integers(0, 9), max_size=3),
+    ),
+    max_leaves=6,
+)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")
+@settings(max_examples=150, deadline=None)
+@given(value=values, protocol=st.integers(0, 5), optimise=st.booleans())
+def test_plain_values_of_every_protocol(
+    tmp_path_factory: pytest.TempPathFactory, value: object, protocol: int, optimise: bool
+) -> None:
+    data = pickle.dumps(value, protocol)
+    path = archived(
+        tmp_path_factory.mktemp("plain") / "x.pth", pickletools.optimize(data) if optimise else data
+    )
+    assert verdict_of(path).accepted == real_answer(path)
+
+
+def test_opcodes_are_counted_by_their_names() -> None:
+    data = b"\x80\x02(I1\nF1.5\nS'a'\nl."
+    found = weights_only({"x": read_pickle(data)})
+    assert found.reasons == (
+        "the opcode FLOAT is not supported",
+        "the opcode INT is not supported",
+        "the opcode STRING is not supported",
+        "the opcode LIST is not supported",
+    )
+
+
+def test_the_source_of_the_classes_of_a_legacy_model_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    torch.save(nn.Linear(1, 1), path, _use_new_zipfile_serialization=False)
+    verdict = verdict_of(path)
+    assert not real_answer(path)
+    assert "object: a persistent id of 'module', not of a storage" in verdict.reasons
+    assert not verdict.possible
+
+
+def test_a_file_without_pickles_has_no_verdict(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.ones(1)}, tmp_path / "x.safetensors")
+    found = open_checkpoint(str(tmp_path / "x.safetensors"))
+    assert weights_only_of(found) is None
+    assert callables_of(found) == ()
