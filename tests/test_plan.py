@@ -11,6 +11,7 @@ from modtool.plan import (
     Fill,
     Rule,
     cast,
+    check,
     drop,
     drop_optimizer,
     flags_of,
@@ -114,9 +115,11 @@ def test_safetensors_stores_ties_once() -> None:
 
 
 def test_safetensors_refuses_what_it_cannot_hold() -> None:
-    odd = replace(STATE, tensors=(tensor("z", "0", dtype="complex128", shape=(1,)),))
+    z = tensor("z", "0", dtype="complex128", shape=(1,))
+    odd = replace(STATE, tensors=(*STATE.tensors, z))
     with pytest.raises(UsageError, match="z: safetensors has no complex128 tensors"):
-        plan_conversion(odd, to="safetensors")
+        check(plan_conversion(odd, to="safetensors"))
+    check(drop(plan_conversion(odd, to="safetensors"), ["z"]))
     meta = replace(STATE, tensors=(*STATE.tensors, tensor("m", "9", storage=None, layout="meta")))
     dropped = plan_conversion(meta, to="safetensors").dropped
     assert dropped == (Dropped("m", "meta: the file holds no data for it"),)

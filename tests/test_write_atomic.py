@@ -11,7 +11,7 @@ import torch
 
 from modtool.errors import CorruptFileError, OutputError
 from modtool.formats import open_checkpoint
-from modtool.plan import Plan, cast, plan_conversion
+from modtool.plan import Plan, PlannedTensor, cast, plan_conversion
 from modtool.write import write
 
 
@@ -211,3 +211,18 @@ def test_what_needs_computing_says_so(source: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="needs torch"):
         write(cast(plan_of(source), "bf16"), str(tmp_path / "out" / "x.safetensors"))
     assert os.listdir(tmp_path / "out") == []
+
+
+def test_verification_sees_what_is_wrong(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out" / "x.safetensors"
+    plan = cast(plan_of(source), "float64")
+    times: list[str] = []
+
+    def changing(tensor: PlannedTensor) -> list[bytes]:
+        times.append(tensor.name)
+        return [bytes([times.count(tensor.name)]) * tensor.nbytes]
+
+    with pytest.raises(OutputError, match="a: read back after writing, its bytes are not those"):
+        write(plan, str(target), compute=changing, verified=True)
+    assert times == ["a", "b", "a"]
+    assert os.listdir(target.parent) == []

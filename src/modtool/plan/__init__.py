@@ -1,5 +1,6 @@
 """Plans: what is to be written, from which bytes, decided before the first byte is written."""
 
+from modtool.plan.checks import check
 from modtool.plan.conversion import (
     FLAGS_KEY,
     FLAGS_METADATA,
@@ -26,6 +27,8 @@ from modtool.plan.norms import BN_EVAL_KEY, BN_EVAL_METADATA, bn_eval_of, record
 from modtool.plan.optimizer import prune_optimizer, warn_of_optimizer
 from modtool.plan.records import Dropped, Fill, Form, Plan, PlannedTensor, Rule
 from modtool.plan.reinitialising import reinit
+from modtool.plan.renames import add_prefix, rename, strip_prefix
+from modtool.plan.shards import shards_of, weight_map
 from modtool.plan.ties import notes_of, stored_once
 from modtool.plan.views import view_of
 
@@ -42,8 +45,10 @@ __all__ = [
     "Plan",
     "PlannedTensor",
     "Rule",
+    "add_prefix",
     "bn_eval_of",
     "cast",
+    "check",
     "chosen_parameters",
     "drop",
     "drop_optimizer",
@@ -58,13 +63,17 @@ __all__ = [
     "prune_optimizer",
     "recorded_bn_eval",
     "reinit",
+    "rename",
     "set_value",
+    "shards_of",
     "shrink",
     "stored_once",
+    "strip_prefix",
     "tied",
     "types_of",
     "unfreeze",
     "view_of",
     "warn_of_norms",
     "warn_of_optimizer",
+    "weight_map",
 ]

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 from modtool.errors import UsageError
 from modtool.pickles.symbols import Call, Global
-from modtool.plan.norms import recorded_bn_eval
+from modtool.plan.norms import BN_EVAL_METADATA, recorded_bn_eval
 from modtool.plan.records import Dropped, Form, Plan, PlannedTensor
 from modtool.plan.tree import entries, find_key, path_of, plain_tree
-from modtool.records import DTYPES, Checkpoint, TensorInfo
+from modtool.records import Checkpoint, TensorInfo
 
 __all__ = ["FLAGS_KEY", "FLAGS_METADATA", "FORMS", "MODEL_KEY", "plan_conversion", "plan_rewrite"]
 
@@ -16,6 +16,8 @@ FORMS: tuple[Form, ...] = ("state_dict", "checkpoint", "safetensors")
 MODEL_KEY = "model_state_dict"
 FLAGS_KEY = "requires_grad"
 FLAGS_METADATA = "modtool.requires_grad"
+NO_DATA = frozenset({"strided", "meta", "uninitialized"})
+SAID_ANEW = frozenset({FLAGS_METADATA, BN_EVAL_METADATA, "total_size", "total_parameters"})
 NOT_PERSISTENT = "a non-persistent buffer, which state_dict() leaves out"
 
 
@@ -222,20 +224,27 @@ def plan_safetensors(checkpoint: Checkpoint, section: str | None) -> Plan:
     dropped = left_out(checkpoint, section)
     kept: list[TensorInfo] = []
     for tensor in chosen_tensors(checkpoint, section):
-        if tensor.storage is None or tensor.storage.data is None:
+        if tensor.layout in NO_DATA and tensor.storage is None and not tensor.chunks:
             dropped.append(Dropped(tensor.name, f"{tensor.layout}: the file holds no data for it"))
-            continue
-        if tensor.layout != "strided" or not DTYPES[tensor.dtype].safetensors:
-            what = tensor.dtype if tensor.layout == "strided" else tensor.layout
-            raise UsageError(
-                f"{tensor.name}: safetensors has no {what} tensors",
-                f"leave it out with --drop {tensor.name!r}, or choose another form",
-            )
-        kept.append(tensor)
+        else:
+            kept.append(tensor)
     return Plan(
         checkpoint,
         "safetensors",
         tuple(planned(tensor, None) for tensor in kept),
-        metadata={"format": "pt", **checkpoint.metadata},
+        metadata={"format": "pt", **own_metadata(checkpoint)},
         dropped=tuple(dropped),
     )
+
+
+def own_metadata(checkpoint: Checkpoint) -> dict[str, str]:
+    """The text of a source's container that still holds in another one.
+
+    What tells of ties, flags and sizes is left: the writer says it anew, as the output has it.
+    """
+    names = {tensor.name for tensor in checkpoint.tensors}
+    return {
+        key: text
+        for key, text in checkpoint.metadata.items()
+        if key not in SAID_ANEW and not (key in names and text in names)
+    }

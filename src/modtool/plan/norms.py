@@ -36,11 +36,7 @@ def recorded_bn_eval(checkpoint: Checkpoint) -> tuple[str, ...]:
 def bn_eval_of(plan: Plan) -> list[str]:
     """The paths to record in the output, as its names have them."""
     recorded = frozenset(plan.bn_eval or ())
-    found = {
-        output: None
-        for source, output in norm_paths(plan)
-        if source in recorded
-    }
+    found = {output: None for source, output in norm_paths(plan) if source in recorded}
     return list(found)
 
 

@@ -2,8 +2,9 @@
 
 `optimizer.state_dict()` numbers the parameters in the order in which the optimizer was given them
 (torch 2.13, `Optimizer.state_dict`). Which number is which parameter is known where the groups
-have names; else it follows for one group, whose order is that of `model.parameters()`, and is
-proved by the shapes of the state. Several groups without names are in an order nobody recorded.
+have names; else it follows for one group, whose order is that of `model.parameters()`, where the
+shapes of the state leave one possibility. Several groups without names are in an order that nobody
+recorded.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -90,7 +91,9 @@ def pruned(plan: Plan, held: Held, *, groups: bool) -> Plan:
     if groups:
         new, numbers = without_frozen(old, held.frozen)
         left = {numbers.get(key, key): item for key, item in left.items()}
-    changed = put(put(plan.tree, f"{held.section}.state", left), f"{held.section}.param_groups", new)
+    changed = put(
+        put(plan.tree, f"{held.section}.state", left), f"{held.section}.param_groups", new
+    )
     gone = tuple(f"state.{key}." for key in held.stateful)
     tensors = tuple(
         tensor
@@ -166,7 +169,39 @@ def names_of(plan: Plan, section: str, groups: Sequence[object]) -> dict[object,
     for given in (parameters, trainable):
         if len(given) == len(keys) and agree(keys, given, shapes):
             return {key: each.name for key, each in zip(keys, given, strict=True)}
-    return None
+    return in_order(keys, parameters, shapes)
+
+
+def in_order(
+    keys: Sequence[object], parameters: Sequence[PlannedTensor], shapes: Mapping[str, list[Shape]]
+) -> dict[object, str] | None:
+    """The one way in which the numbers fit some of the parameters in order; None if not just one.
+
+    A bare state_dict does not tell a model's own buffers from parameters, and an optimizer may have
+    been given only a part of them.
+    """
+    first = leftmost(keys, parameters, shapes)
+    last = leftmost(keys[::-1], parameters[::-1], shapes)
+    if first is None or last is None:
+        return None
+    # The leftmost and the rightmost way are the same exactly when there is no other.
+    if [each.name for each in first] != [each.name for each in reversed(last)]:
+        return None
+    return {key: each.name for key, each in zip(keys, first, strict=True)}
+
+
+def leftmost(
+    keys: Sequence[object], parameters: Sequence[PlannedTensor], shapes: Mapping[str, list[Shape]]
+) -> list[PlannedTensor] | None:
+    """Each number with the first parameter after the last one that it fits; None if one is left."""
+    found: list[PlannedTensor] = []
+    left = iter(parameters)
+    for key in keys:
+        fitting = next((each for each in left if agree([key], [each], shapes)), None)
+        if fitting is None:
+            return None
+        found.append(fitting)
+    return found
 
 
 def once(plan: Plan) -> list[PlannedTensor]:

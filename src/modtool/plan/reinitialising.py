@@ -54,6 +54,8 @@ def reinit(plan: Plan, rules: Sequence[Rule], seed: int) -> Plan:
 def selection(plan: Plan, rule: Rule) -> frozenset[str]:
     """The output names that a rule selects: parameters, and running statistics for `default`."""
     among = [tensor for tensor in plan.model_tensors if can_be_filled(tensor, rule.scheme)]
+    if not among:
+        raise UsageError(f"{plan.source.target} has no parameter that could be filled")
     if rule.patterns:
         return chosen(plan, rule.patterns, among)
     return frozenset(tensor.name for tensor in among)

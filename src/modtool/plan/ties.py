@@ -1,10 +1,16 @@
 """Tensors that are the same elements under several names."""
 
+from itertools import islice
+
+from modtool.notes import note
 from modtool.plan.records import Plan, PlannedTensor
 from modtool.plan.views import view_of
 from modtool.records import Note
 
 __all__ = ["notes_of", "stored_once", "ties_of"]
+
+# More than these are told of together.
+MANY = 8
 
 
 def ties_of(plan: Plan) -> dict[str, list[PlannedTensor]]:
@@ -32,8 +38,13 @@ def stored_once(plan: Plan) -> dict[str, str]:
 
 
 def notes_of(plan: Plan) -> tuple[Note, ...]:
-    """The plan's notes, and one for every tensor that is stored under another's name."""
+    """The plan's notes, and what is to be told of tensors that are stored under another's name."""
+    removed = stored_once(plan)
+    if len(removed) > MANY:
+        some = ", ".join(islice(removed, 3))
+        message = f"{len(removed):,} names are stored once, under another one: {some}, …"
+        return (*plan.notes, note("tied-stored-once", "", f"{message}; load_model restores them"))
     return plan.notes + tuple(
-        Note("tied-stored-once", "note", name, f"stored once, as {kept}; load_model restores it")
-        for name, kept in stored_once(plan).items()
+        note("tied-stored-once", name, f"stored once, as {kept}; load_model restores it")
+        for name, kept in removed.items()
     )

@@ -14,7 +14,18 @@ from modtool.pickles.symbols import ABSENT, Call, Global
 from modtool.plan.records import Dropped
 from modtool.records import DTYPES, Checkpoint, TensorInfo
 
-__all__ = ["DROPPED", "joined", "path_of", "plain_tree", "put", "without"]
+__all__ = [
+    "DROPPED",
+    "at",
+    "entries",
+    "find_key",
+    "joined",
+    "path_of",
+    "plain_tree",
+    "put",
+    "with_entries",
+    "without",
+]
 
 
 class Missing:
@@ -219,6 +230,18 @@ def find_key(entries: Mapping[object, object], path: str) -> tuple[object, str] 
         if path.startswith(f"{text}."):
             return key, path[len(text) + 1 :]
     return None
+
+
+def at(tree: object, path: str) -> object:
+    """What lies at a dotted path; None where nothing does."""
+    while path:
+        found = entries(tree)
+        place = find_key(found, path) if found is not None else None
+        if found is None or place is None:
+            return None
+        key, path = place
+        tree = found[key]
+    return tree
 
 
 def without(tree: object, path: str) -> object:

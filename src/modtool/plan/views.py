@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from modtool.pickles.symbols import Call
 from modtool.records import TensorInfo, contiguous_stride
 
-__all__ = ["math_bits", "view_of"]
+__all__ = ["has_data", "math_bits", "view_of"]
 
 WRAPPERS = frozenset(
     {"torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"}
@@ -36,3 +36,9 @@ def math_bits(tensor: TensorInfo) -> dict[object, object]:
         return {}
     found = call.arguments[index]
     return found if isinstance(found, dict) else {}
+
+
+def has_data(tensor: TensorInfo) -> bool:
+    """True for a tensor of plain elements whose bytes are at hand, in one piece or in blocks."""
+    stored = tensor.storage is not None and tensor.storage.data is not None
+    return tensor.layout == "strided" and (stored or bool(tensor.chunks))

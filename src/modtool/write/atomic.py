@@ -6,10 +6,22 @@ import os
 import secrets
 import stat
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from modtool.errors import OutputError
 
-__all__ = ["atomic_file", "output_path"]
+__all__ = [
+    "Temporary",
+    "already_there",
+    "atomic_file",
+    "check_space",
+    "link_new",
+    "output_error",
+    "output_path",
+    "same_file",
+    "sync_folder",
+    "temporary_sibling",
+]
 
 NO_HARD_LINKS = frozenset(
     {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
@@ -58,9 +70,21 @@ def same_file(found: os.stat_result, source: str) -> bool:
         return False
 
 
+class Temporary(NamedTuple):
+    """A file that is being written: where it is until it gets its name."""
+
+    descriptor: int
+    path: str
+
+
+def temporary_sibling(path: str) -> str:
+    """A name in the same folder that nothing else has."""
+    return os.path.join(os.path.dirname(path), f".modtool-{secrets.token_hex(8)}.tmp")
+
+
 @contextlib.contextmanager
-def atomic_file(path: str, *, replace: bool) -> Iterator[int]:
-    """The descriptor of a new file that takes its name when the block ends well.
+def atomic_file(path: str, *, replace: bool) -> Iterator[Temporary]:
+    """A new file that takes its name when the block ends well.
 
     It is a hidden sibling until then, and is removed on any exception, `KeyboardInterrupt`
     included. Without `replace` a file that has appeared at `path` meanwhile is left alone, so of
@@ -69,14 +93,11 @@ def atomic_file(path: str, *, replace: bool) -> Iterator[int]:
     Raises:
         OutputError: The system would not let it be written.
     """
-    temporary = os.path.join(os.path.dirname(path), f".modtool-{secrets.token_hex(8)}.tmp")
+    temporary = temporary_sibling(path)
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise output_error(path, error) from None
-    try:
         try:
-            yield descriptor
+            yield Temporary(descriptor, temporary)
             if replace:
                 keep_mode(descriptor, path)
             os.fsync(descriptor)
@@ -84,7 +105,7 @@ def atomic_file(path: str, *, replace: bool) -> Iterator[int]:
             os.close(descriptor)
         publish(temporary, path, replace=replace)
     except BaseException as error:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             os.unlink(temporary)
         if isinstance(error, OSError):
             raise output_error(path, error) from error
@@ -103,10 +124,15 @@ def publish(temporary: str, path: str, *, replace: bool) -> None:
         os.replace(temporary, path)
     else:
         link_new(temporary, path)
-    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+    sync_folder(os.path.dirname(path))
+
+
+def sync_folder(path: str) -> None:
+    """Make the names in a folder lasting."""
+    folder = os.open(path or ".", os.O_RDONLY)
     try:
         os.fsync(folder)
-    except OSError:  # some network file systems cannot; the file itself is safe
+    except OSError:  # some network file systems cannot; the files themselves are safe
         pass
     finally:
         os.close(folder)
@@ -126,6 +152,24 @@ def link_new(temporary: str, path: str) -> None:
         os.rename(temporary, path)
     else:
         os.unlink(temporary)
+
+
+def check_space(path: str, needed: int) -> None:
+    """See that a file system has room, rather than find out after an hour.
+
+    Raises:
+        OutputError: It has not.
+    """
+    try:
+        found = os.statvfs(os.path.dirname(path) or ".")
+    except OSError as error:
+        raise output_error(path, error) from None
+    free = found.f_bavail * found.f_frsize
+    if found.f_blocks and needed > free:  # some file systems say nothing of their size
+        reason, hint = REASONS[errno.ENOSPC]
+        raise OutputError(
+            f"{path} was not written: {reason}: {needed:,} bytes needed, {free:,} free", hint
+        )
 
 
 def already_there(path: str) -> OutputError:

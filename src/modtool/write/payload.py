@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from modtool.errors import OutputError
 from modtool.plan.records import PlannedTensor
 from modtool.plan.views import math_bits
-from modtool.records import DTYPES, FileRange, Storage
-from modtool.write.streams import Data, Sink, swapped
+from modtool.records import DTYPES, FileRange, Storage, TensorInfo
+from modtool.write.assembling import assembled
+from modtool.write.blocks import BLOCK
+from modtool.write.streams import Data, Sink, Sources, swapped
 
 __all__ = ["Compute", "Payload", "payload_of", "put", "whole_storage"]
 
@@ -25,6 +27,7 @@ class Payload:
         data: Where they lie, when they go over as they are.
         swap: Bytes of each number to be reversed; 1 for none.
         compute: The tensor to be computed, when they do not.
+        blocks: The tensor to be put together, when they lie in blocks.
     """
 
     name: str
@@ -32,6 +35,7 @@ class Payload:
     data: FileRange | memoryview | None = None
     swap: int = 1
     compute: PlannedTensor | None = None
+    blocks: TensorInfo | None = None
 
 
 def payload_of(tensor: PlannedTensor) -> Payload:
@@ -39,6 +43,8 @@ def payload_of(tensor: PlannedTensor) -> Payload:
     source = tensor.source
     if tensor.is_computed or not source.is_contiguous or math_bits(source):
         return Payload(tensor.name, tensor.nbytes, compute=tensor)
+    if source.chunks:
+        return Payload(tensor.name, source.nbytes, blocks=source)
     if source.storage is None or source.storage.data is None:
         raise OutputError(f"{tensor.name}: its source holds no data for it")
     start = source.offset * DTYPES[source.dtype].bits // 8
@@ -82,20 +88,22 @@ def put(payload: Payload, sink: Sink, compute: Compute | None, *, crc: bool) -> 
     known = payload.data.crc if isinstance(payload.data, FileRange) else None
     if payload.compute is not None:
         return computed(payload, sink, compute, crc=crc)
-    if payload.swap > 1:
-        pieces = swapped(pieces_of(payload, sink), payload.swap)
-        return sink.stream(pieces, payload.name, crc=crc)
-    if isinstance(payload.data, FileRange) and (known or not crc):
-        sink.copy(payload.data, payload.name)
-        return known or 0
-    return sink.stream(pieces_of(payload, sink), payload.name, crc=crc)
+    if payload.swap == 1 and isinstance(payload.data, FileRange):
+        return sink.copy(payload.data, payload.name, crc=crc and not known) or known or 0
+    return sink.stream(pieces_of(payload, sink.sources), payload.name, crc=crc)
 
 
-def pieces_of(payload: Payload, sink: Sink) -> Iterable[Data]:
-    """The bytes as they lie."""
-    if isinstance(payload.data, FileRange):
-        return sink.sources.pieces(payload.data)
-    return [payload.data] if payload.data is not None else []
+def pieces_of(payload: Payload, sources: Sources) -> Iterable[Data]:
+    """The bytes of what needs no computing; each piece is lost when the next is made."""
+    if payload.blocks is not None:
+        buffer = memoryview(bytearray(min(BLOCK, payload.nbytes)))
+        return assembled(payload.blocks, sources, lambda nbytes: buffer[:nbytes])
+    if payload.data is None:
+        return []
+    pieces: Iterable[Data] = (
+        [payload.data] if isinstance(payload.data, memoryview) else (sources.pieces(payload.data))
+    )
+    return swapped(pieces, payload.swap) if payload.swap > 1 else pieces
 
 
 def computed(payload: Payload, sink: Sink, compute: Compute | None, *, crc: bool) -> int:

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from modtool.plan import Plan, PlannedTensor, view_of
+from modtool.plan.views import has_data
 from modtool.records import DTYPES, Storage, TensorInfo, contiguous_stride
 from modtool.write.payload import Payload, cut, payload_of, swap_size, whole_storage
 
-__all__ = ["Placement", "Record", "has_data", "placements"]
+__all__ = ["Placement", "Record", "placements"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,15 +36,6 @@ def key_of(tensor: PlannedTensor) -> Key:
     return tensor.source.section, tensor.source.name
 
 
-def has_data(tensor: TensorInfo) -> bool:
-    """True for a tensor of plain elements whose bytes are at hand."""
-    return (
-        tensor.layout == "strided"
-        and tensor.storage is not None
-        and tensor.storage.data is not None
-    )
-
-
 def placements(plan: Plan) -> dict[Key, Placement]:
     """A place for every tensor that has plain elements.
 
@@ -52,11 +44,13 @@ def placements(plan: Plan) -> dict[Key, Placement]:
     otherwise gets a record of its own, which it shares with the tensors that are the same.
     """
     groups: dict[str, list[PlannedTensor]] = {}
+    placed: dict[Key, Placement] = {}
     for tensor in plan.tensors:
         storage = tensor.source.storage
-        if storage is not None and (has_data(tensor.source) or tensor.fill is not None):
+        if tensor.source.chunks:
+            placed[key_of(tensor)] = compact(tensor)
+        elif storage is not None and (has_data(tensor.source) or tensor.fill is not None):
             groups.setdefault(storage.key, []).append(tensor)
-    placed: dict[Key, Placement] = {}
     for group in groups.values():
         placed.update(place_group(plan, group))
     return placed

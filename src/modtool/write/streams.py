@@ -1,7 +1,5 @@
-"""Bytes from files to a file: by the kernel where they go over unchanged, in small pieces else."""
+"""Bytes from files to a file, a few megabytes at a time."""
 
-import contextlib
-import errno
 import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator
@@ -11,6 +9,7 @@ from zlib import crc32
 
 from modtool.errors import CorruptFileError
 from modtool.records import FileRange
+from modtool.write.blocks import Blocks
 
 __all__ = ["PIECE", "Data", "Progress", "Sink", "Sources"]
 
@@ -19,11 +18,6 @@ Progress = Callable[[int, int, str], None]
 """Called with the bytes done, the bytes in all, and the name of the tensor."""
 
 PIECE = 4 << 20
-SMALL = 64 << 10
-KERNEL_PIECE = 64 << 20
-CANNOT = frozenset(
-    {errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EPERM}
-)
 SWAPPED = {2: "H", 4: "I", 8: "Q"}
 
 
@@ -59,23 +53,24 @@ class Sources:
                 raise CorruptFileError(f"{path} cannot be read: {error.strerror}") from None
         return self.open[path]
 
-    def pieces(self, place: FileRange) -> Iterator[bytes]:
-        """The bytes of a range, a few megabytes at a time."""
+    def pieces(self, place: FileRange) -> Iterator[memoryview]:
+        """The bytes of a range, a few megabytes at a time; each piece is gone with the next."""
+        buffer = memoryview(bytearray(min(PIECE, place.length)))
         position, end = place.offset, place.offset + place.length
         while position < end:
-            piece = self.read(place.path, position, min(PIECE, end - position))
-            yield piece
-            position += len(piece)
+            count = self.read_into(place.path, position, buffer[: end - position])
+            yield buffer[:count]
+            position += count
 
-    def read(self, path: str, offset: int, length: int) -> bytes:
-        """At least one byte and at most `length` from a file."""
+    def read_into(self, path: str, offset: int, *rooms: memoryview) -> int:
+        """Put bytes of a file into buffers, at least one byte; how many."""
         try:
-            piece = os.pread(self.descriptor(path), length, offset)
+            count = os.preadv(self.descriptor(path), rooms, offset)
         except OSError as error:
             raise CorruptFileError(f"{path} cannot be read: {error.strerror}") from None
-        if not piece:
+        if not count:
             raise ends_early(path)
-        return piece
+        return count
 
 
 def ends_early(path: str) -> CorruptFileError:
@@ -87,100 +82,51 @@ class Sink:
     """A file that is written from beginning to end."""
 
     def __init__(
-        self, descriptor: int, sources: Sources, total: int, progress: Progress | None
+        self, blocks: Blocks, sources: Sources, total: int, progress: Progress | None
     ) -> None:
-        self.descriptor = descriptor
+        self.blocks = blocks
         self.sources = sources
         self.total = total
         self.progress = progress
         self.done = 0
-        self.pending = bytearray()
 
     def write(self, data: Data) -> None:
-        """Append bytes; small ones are gathered first."""
-        self.pending += data
-        if len(self.pending) >= PIECE:
-            self.flush()
-
-    def flush(self) -> None:
-        """Hand what was gathered to the system."""
-        with memoryview(self.pending) as view:
-            write_all(self.descriptor, view)
-        self.pending.clear()
+        """Append bytes."""
+        with memoryview(data).cast("B") as view:
+            position = 0
+            while position < len(view):
+                room = self.blocks.room
+                count = min(len(room), len(view) - position)
+                room[:count] = view[position : position + count]
+                self.blocks.filled(count)
+                position += count
 
     def stream(self, pieces: Iterable[Data], name: str, *, crc: bool) -> int:
         """Append data piece by piece; its CRC-32, or 0 where none is wanted."""
         found = 0
         for piece in pieces:
-            with memoryview(piece).cast("B") as view:
-                found = crc32(view, found) if crc else 0
-                if view.nbytes < SMALL:
-                    self.write(view)
-                else:
-                    self.flush()
-                    write_all(self.descriptor, view)
-                self.advance(view.nbytes, name)
+            found = crc32(piece, found) if crc else 0
+            self.write(piece)
+            self.advance(memoryview(piece).nbytes, name)
         return found
 
-    def copy(self, place: FileRange, name: str) -> None:
-        """Append a range of a file, inside the kernel where it can."""
-        if place.length < SMALL:
-            self.stream(self.sources.pieces(place), name, crc=False)
-            return
-        self.flush()
-        copied = 0
-        for method in (copy_range, send_file):
-            with contextlib.suppress(CannotCopyError):
-                while copied < place.length:
-                    count = method(
-                        self.sources.descriptor(place.path),
-                        self.descriptor,
-                        place.offset + copied,
-                        min(KERNEL_PIECE, place.length - copied),
-                    )
-                    if not count:
-                        break
-                    copied += count
-                    self.advance(count, name)
-        rest = FileRange(place.path, place.offset + copied, place.length - copied)
-        self.stream(self.sources.pieces(rest), name, crc=False)
+    def copy(self, place: FileRange, name: str, *, crc: bool) -> int:
+        """Append a range of a file; its CRC-32, or 0 where none is wanted."""
+        found, position, end = 0, place.offset, place.offset + place.length
+        while position < end:
+            room = self.blocks.room[: end - position]
+            count = self.sources.read_into(place.path, position, room)
+            found = crc32(room[:count], found) if crc else 0
+            self.blocks.filled(count)
+            self.advance(count, name)
+            position += count
+        return found
 
     def advance(self, count: int, name: str) -> None:
         """Tell whoever watches how far it is."""
         self.done += count
         if self.progress is not None:
             self.progress(self.done, self.total, name)
-
-
-class CannotCopyError(Exception):
-    """The kernel does not copy between these files this way."""
-
-
-def copy_range(source: int, target: int, offset: int, count: int) -> int:
-    """`copy_file_range`: shares blocks or stays on the server where the file system can."""
-    try:
-        return os.copy_file_range(source, target, count, offset)
-    except OSError as error:
-        raise refusal(error) from None
-
-
-def send_file(source: int, target: int, offset: int, count: int) -> int:
-    """`sendfile`: between file systems."""
-    try:
-        return os.sendfile(target, source, offset, count)
-    except OSError as error:
-        raise refusal(error) from None
-
-
-def refusal(error: OSError) -> Exception:
-    """The error itself, unless it says that only this way of copying is not to be had."""
-    return CannotCopyError() if error.errno in CANNOT else error
-
-
-def write_all(descriptor: int, view: memoryview) -> None:
-    """Write everything: one call may take only a part."""
-    while view:
-        view = view[os.write(descriptor, view) :]
 
 
 def swapped(pieces: Iterable[Data], size: int) -> Iterator[Data]:

@@ -10,9 +10,8 @@ from modtool.pickles.symbols import Call, Global, PersistentId
 from modtool.pickles.torch_objects import storage_id
 from modtool.pickles.writer import write_pickle
 from modtool.plan import BN_EVAL_KEY, FLAGS_KEY, Plan, PlannedTensor, bn_eval_of
-from modtool.plan.tree import joined
+from modtool.plan.tree import joined, without
 from modtool.plan.tree import put as put_value
-from modtool.plan.tree import without
 from modtool.records import Storage, TensorInfo
 from modtool.write.payload import Compute, Payload, put, whole_storage
 from modtool.write.storages import Placement, Record, key_of, placements

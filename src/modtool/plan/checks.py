@@ -1,0 +1,70 @@
+"""Whether everything in a plan can be written, seen before anything is."""
+
+import math
+
+from modtool.errors import CorruptFileError, UsageError
+from modtool.plan.records import Plan, PlannedTensor
+from modtool.plan.views import has_data
+from modtool.records import DTYPES
+
+__all__ = ["check"]
+
+
+def check(plan: Plan) -> None:
+    """See that the output can hold every tensor of a plan, and that the source has it.
+
+    Raises:
+        UsageError: A tensor of a kind that the output has no place for.
+        CorruptFileError: Some elements of a tensor are in none of the source's files.
+    """
+    names: set[tuple[str | None, str]] = set()
+    for tensor in plan.tensors:
+        check_kind(plan, tensor)
+        check_blocks(tensor)
+        names.add((tensor.section, tensor.name))
+    if len(names) < len(plan.tensors):
+        raise UsageError("two tensors of the output have one name")
+
+
+def check_kind(plan: Plan, tensor: PlannedTensor) -> None:
+    """See that the output has a place for tensors of this kind."""
+    source = tensor.source
+    hint = f"leave it out with --drop {source.name!r}, or choose another form"
+    if source.dtype not in DTYPES:
+        raise UsageError(
+            f"{source.name}: its elements are {source.dtype}, which only {plan.source.format} has",
+            f"leave it out with --drop {source.name!r}",
+        )
+    if plan.form != "safetensors" or tensor.fill is not None:
+        if not has_data(source) and source.origin is None and tensor.fill is None:
+            raise UsageError(f"{source.name}: {missing(tensor)}", hint)
+        return
+    if source.layout != "strided":
+        raise UsageError(f"{source.name}: safetensors has no {source.layout} tensors", hint)
+    if not DTYPES[tensor.dtype].safetensors:
+        raise UsageError(f"{source.name}: safetensors has no {tensor.dtype} tensors", hint)
+    if not has_data(source):
+        raise UsageError(f"{source.name}: {missing(tensor)}", hint)
+
+
+def missing(tensor: PlannedTensor) -> str:
+    """Why the bytes of a tensor cannot be had."""
+    if tensor.source.storage is not None:
+        return "its bytes are packed in the source and cannot be copied"
+    return "the source holds no data for it"
+
+
+def check_blocks(tensor: PlannedTensor) -> None:
+    """See that the blocks of a tensor make up the whole."""
+    chunks = tensor.source.chunks
+    stored = sum(
+        math.prod(chunk.sizes)
+        for chunk in chunks
+        if chunk.item is not None or chunk.storage.data is not None
+    )
+    if chunks and stored < tensor.source.numel:
+        raise CorruptFileError(
+            f"{tensor.source.name}: {tensor.source.numel - stored:,} of its "
+            f"{tensor.source.numel:,} elements are not stored",
+            "is a file of the checkpoint missing?",
+        )

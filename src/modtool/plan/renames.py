@@ -1,0 +1,138 @@
+"""Edits of names: prefixes taken off or put on, names changed. All of the model's part."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from modtool.errors import UsageError
+from modtool.names import AUTO, Renamer, mapped, renamer, shared_prefixes, stripped
+from modtool.patterns import hint_for
+from modtool.pickles.plain import mapping_of
+from modtool.pickles.symbols import Call
+from modtool.plan.records import Plan, PlannedTensor
+from modtool.plan.tree import DROPPED, at, put
+
+__all__ = ["add_prefix", "rename", "strip_prefix"]
+
+# Modules that torch puts around others at any depth (torch 2.13: `torch.compile`, FSDP, activation
+# checkpointing); no model of anyone's has attributes of these names.
+INNER = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+# What `state_dict()` attaches: module path -> version, which `load_state_dict` goes by.
+METADATA = "_metadata"
+
+
+def strip_prefix(plan: Plan, prefixes: Sequence[str]) -> Plan:
+    """Take prefixes off, as often and in whatever order they stand before a name.
+
+    Args:
+        plan: What is to be written.
+        prefixes: Such as `module.`; `auto` is those of the known wrappers (`module.`,
+            `_orig_mod.`, `model.`) that all names share, and torch's own wrappers at any depth.
+
+    Raises:
+        UsageError: No name begins with one of them, or two names become one.
+    """
+    names = [tensor.name for tensor in plan.model_tensors]
+    known = [prefix for prefix in prefixes if prefix != AUTO]
+    whole = [completed(prefix, names) for prefix in known]
+    for prefix, text in zip(whole, known, strict=True):
+        if not any(prefix in name for name in names):
+            raise UsageError(f"no name begins with {text!r}", hint_for(text, names, None))
+    if AUTO not in prefixes:
+        return renamed(plan, lambda name: stripped(name, whole))
+    plain = [unwrapped(name) for name in names]
+    whole += shared_prefixes(plain)
+    return renamed(plan, lambda name: stripped(unwrapped(name), whole))
+
+
+def completed(prefix: str, names: Sequence[str]) -> str:
+    """`module` is `module.` where names have a part of that name."""
+    dotted = f"{prefix}."
+    return dotted if any(name.startswith(dotted) for name in names) else prefix
+
+
+def unwrapped(name: str) -> str:
+    """A name without the wrappers that stand anywhere in it."""
+    return ".".join(part for part in name.split(".") if part not in INNER) or name
+
+
+def add_prefix(plan: Plan, prefix: str) -> Plan:
+    """Put a prefix before every name of the model."""
+    return renamed(plan, lambda name: prefix + name)
+
+
+def rename(plan: Plan, text: str) -> Plan:
+    """Change names by `OLD=NEW` (see `modtool.names`).
+
+    Raises:
+        UsageError: It is no such text, it changes no name, or two names become one.
+    """
+    change = renamer(text)
+    names = [tensor.name for tensor in plan.model_tensors]
+    if all(change(name) == name for name in names):
+        old = text.partition("=")[0]
+        raise UsageError(f"--rename {text}: it changes no name", hint_for(old, names, None))
+    return renamed(plan, change)
+
+
+def renamed(plan: Plan, change: Renamer) -> Plan:
+    """The plan with the model's names changed; each part of it by itself."""
+    if plan.form == "full_model":
+        raise UsageError(
+            "names cannot be changed in a file that is written back as it is",
+            "convert it to a state_dict or a checkpoint",
+        )
+    new: dict[tuple[str | None, str], str] = {}
+    for section in plan.models:
+        names = [tensor.name for tensor in plan.tensors if tensor.section == section]
+        for name, to in mapped(names, change).items():
+            new[section, name] = to
+
+    def moved(tensor: PlannedTensor) -> PlannedTensor:
+        return replace(tensor, name=new.get((tensor.section, tensor.name), tensor.name))
+
+    tree = plan.tree
+    for section in plan.models:
+        names_here = {old: to for (part, old), to in new.items() if part == section}
+        tree = with_versions(tree, section, names_here)
+    flags = plan.requires_grad
+    if flags is not None:
+        changed = {old: to for (_, old), to in new.items()}
+        flags = {changed.get(name, name): flag for name, flag in flags.items()}
+    return replace(plan, tensors=tuple(map(moved, plan.tensors)), tree=tree, requires_grad=flags)
+
+
+# -- what state_dict() attaches ------------------------------------------------------------------
+
+
+def with_versions(tree: object, section: str | None, names: dict[str, str]) -> object:
+    """The tree with the paths in a section's `_metadata` changed as the names are."""
+    part = at(tree, section) if section is not None else tree
+    if not isinstance(part, Call) or not isinstance(part.state, dict):
+        return tree
+    versions = mapping_of(part.state.get(METADATA)) or {}
+    paths = module_paths(names)
+    moved: dict[object, object] = {}
+    for path, version in versions.items():
+        moved.setdefault(paths.get(str(path), path), version)
+    made = Call(
+        part.function, part.arguments, items=part.items, state={**part.state, METADATA: moved}
+    )
+    if section is None:
+        return made
+    found = put(tree, section, made)
+    return tree if found is DROPPED else found
+
+
+def module_paths(names: dict[str, str]) -> dict[str, str]:
+    """Old path -> new path of every module around a renamed tensor.
+
+    A module keeps its place above what lies in it: as long as two names end alike, what stands
+    before is the same module.
+    """
+    paths: dict[str, str] = {}
+    for old, new in names.items():
+        while old and new and old.rpartition(".")[2] == new.rpartition(".")[2]:
+            old, new = old.rpartition(".")[0], new.rpartition(".")[0]
+            if paths.setdefault(old, new) != new:
+                break
+    return paths

@@ -1,0 +1,141 @@
+"""A file read back, and compared with what should be in it, byte for byte."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from modtool.errors import OutputError
+from modtool.formats import open_checkpoint
+from modtool.pickles.symbols import Call, PersistentId
+from modtool.pickles.torch_objects import storage_id
+from modtool.plan import Plan, PlannedTensor
+from modtool.plan.tree import joined
+from modtool.plan.views import has_data
+from modtool.records import Checkpoint, Storage, TensorInfo
+from modtool.write.payload import Compute, payload_of, pieces_of, whole_storage
+from modtool.write.streams import Data, Progress, Sources
+
+__all__ = ["verify"]
+
+
+def verify(
+    plan: Plan, path: str, sources: Sources, compute: Compute | None, progress: Progress | None
+) -> None:
+    """Read a file back and compare every tensor with its source, after the same cast.
+
+    Args:
+        plan: What the file was written by.
+        path: Where the file is now.
+        sources: The files that are open.
+        compute: What gathers, casts and fills elements.
+        progress: Called with bytes done, bytes in all and the name of the tensor at hand.
+
+    Raises:
+        OutputError: A tensor is missing, or not what it should be.
+    """
+    written = open_checkpoint(path)
+    found = {joined(tensor.section or "", tensor.name): tensor for tensor in written.tensors}
+    total = sum(tensor.nbytes for tensor in plan.tensors)
+    done = 0
+    for tensor in plan.tensors:
+        name = joined(tensor.section or "", tensor.name)
+        if name not in found:
+            raise differs(name, "it is not in the file")
+        compare(tensor, found[name], plan.source, written, sources, compute)
+        done += tensor.nbytes
+        if progress is not None:
+            progress(done, total, f"verify {tensor.name}")
+
+
+def differs(name: str, how: str) -> OutputError:
+    """What to say of a tensor that did not come out right."""
+    return OutputError(
+        f"{name}: read back after writing, {how}; nothing was put in place",
+        "is the disk failing? try another one, and tell us if it happens again",
+    )
+
+
+def compare(
+    tensor: PlannedTensor,
+    found: TensorInfo,
+    source: Checkpoint,
+    written: Checkpoint,
+    sources: Sources,
+    compute: Compute | None,
+) -> None:
+    """Compare one tensor with what was read back."""
+    if (found.dtype, found.shape) != (tensor.dtype, tensor.source.shape):
+        what = f"it is {found.dtype} {list(found.shape)}"
+        raise differs(tensor.name, f"{what}, not {tensor.dtype} {list(tensor.source.shape)}")
+    if not has_data(tensor.source) and tensor.fill is None:
+        one: Iterable[Data] = stored_parts(tensor.source, source, sources)
+        other: Iterable[Data] = stored_parts(found, written, sources)
+    else:
+        one = elements(tensor, sources, compute)
+        other = elements(PlannedTensor(tensor.name, None, found, found.dtype), sources, compute)
+    if not same(one, other):
+        raise differs(tensor.name, "its bytes are not those of its source")
+
+
+def elements(tensor: PlannedTensor, sources: Sources, compute: Compute | None) -> Iterable[Data]:
+    """The elements of a tensor as they are to be written."""
+    payload = payload_of(tensor)
+    if payload.compute is None:
+        return pieces_of(payload, sources)
+    if compute is None:
+        raise OutputError(f"{tensor.name} has to be computed, which needs torch")
+    return compute(payload.compute)
+
+
+def stored_parts(tensor: TensorInfo, checkpoint: Checkpoint, sources: Sources) -> Iterator[Data]:
+    """All bytes of the storages that a tensor without plain elements (sparse, say) is made of."""
+    for symbol in references(tensor.origin, set()):
+        identifier = storage_id(symbol)
+        if identifier is None or identifier.location == "meta":
+            continue
+        storage = checkpoint.storages[identifier.key]
+        yield from stored_bytes(storage, identifier.dtype, sources)
+
+
+def stored_bytes(storage: Storage, dtype: str, sources: Sources) -> Iterable[Data]:
+    """All bytes of a storage, little-endian."""
+    return pieces_of(whole_storage(storage, dtype, storage.key), sources)
+
+
+def references(value: object, seen: set[int]) -> Iterator[PersistentId]:
+    """The references to storages inside a value, in order, each once."""
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    parts: Iterable[object] = ()
+    if isinstance(value, PersistentId):
+        yield value
+    elif isinstance(value, Call):
+        parts = (*value.arguments, value.state)
+    elif isinstance(value, Mapping):
+        parts = value.values()
+    elif isinstance(value, tuple | list):
+        parts = value
+    for part in parts:
+        yield from references(part, seen)
+
+
+def same(one: Iterable[Data], other: Iterable[Data]) -> bool:
+    """True when two streams are the same bytes, whatever pieces they come in."""
+    left, right = iter(one), iter(other)
+    a, b = memoryview(b""), memoryview(b"")
+    while True:
+        a, b = a or following(left), b or following(right)
+        count = min(len(a), len(b))
+        if a[:count] != b[:count]:
+            return False
+        if not count:
+            return not a and not b
+        a, b = a[count:], b[count:]
+
+
+def following(pieces: Iterator[Data]) -> memoryview:
+    """The next piece that is not empty; an empty one at the end."""
+    for piece in pieces:
+        view = memoryview(piece).cast("B")
+        if view:
+            return view
+    return memoryview(b"")
