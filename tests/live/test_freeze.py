@@ -3,6 +3,7 @@ import io
 import json
 import math
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,12 +142,12 @@ class TestApplyFreeze:
         with pytest.raises(UsageError, match=r"no x0, x1, x2, x3, x4 and 3 more\n"):
             apply_freeze(Net(), {f"x{index}": False for index in range(8)})
 
-    def test_a_buffer_may_be_said_to_be_frozen(self) -> None:
-        model = Net()
-        apply_freeze(model, {**PLAN, "backbone.1.running_mean": False})
-        assert flags(model) == PLAN
-        with pytest.raises(UsageError, match=r"no backbone\.1\.running_mean"):
-            apply_freeze(model, {**PLAN, "backbone.1.running_mean": True})
+    def test_a_buffer_may_be_in_a_plan(self) -> None:
+        model: Any = Net()
+        for flag in (False, True):
+            apply_freeze(model, {**PLAN, "backbone.1.running_mean": flag})
+            assert flags(model) == PLAN
+            assert not model.backbone[1].running_mean.requires_grad
 
     def test_integers_cannot_train(self) -> None:
         model = nn.Linear(2, 2)
@@ -212,7 +213,8 @@ class TestPlans:
         )
         sections = (Section("model", "model"), Section("ema", "ema"))
         checkpoint = Checkpoint("a.pth", "torch-zip", "checkpoint", tensors, sections=sections)
-        plan = plan_of(checkpoint, ["bn"])
+        recorded = replace(checkpoint, root={"bn_eval": ["bn"]})
+        plan = plan_of(recorded)
         assert plan == FreezePlan({"fc.weight": False, "fc.bias": True}, ("bn",))
 
     def test_a_plain_state_dict_records_nothing(self) -> None:

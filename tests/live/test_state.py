@@ -151,7 +151,7 @@ def spectral_norm_of(module: nn.Module) -> nn.Module:
     ("module", "expected"),
     [
         (nn.Dropout(0.5), True),
-        (nn.Dropout(0.0), False),
+        (nn.Dropout(0.0), True),  # of a kind that does; its p may be changed later
         (nn.Dropout3d(), True),
         (nn.AlphaDropout(), True),
         (nn.FeatureAlphaDropout(), True),
@@ -161,7 +161,7 @@ def spectral_norm_of(module: nn.Module) -> nn.Module:
         (nn.InstanceNorm1d(3), False),
         (nn.InstanceNorm1d(3, track_running_stats=True), True),
         (nn.RReLU(), True),
-        (nn.RReLU(0.2, 0.2), False),
+        (nn.RReLU(0.2, 0.2), True),
         (nn.LSTM(2, 2, 2, dropout=0.1), True),
         (nn.LSTM(2, 2, 2), False),
         (nn.MultiheadAttention(4, 2, dropout=0.1), True),

@@ -339,6 +339,8 @@ def test_gradients_where_full_backward_hooks_raise(real: bool) -> None:
     model: nn.Module = Awkward()
     if real:
         model.register_forward_pre_hook(lambda module, args: args[0].sum().item() and None)
+    else:
+        model.to("meta")
     result = run(model, "4,8", backward=True)
     assert (result.error, result.executed) == (None, "real" if real else "fake")
     assert {each.path: shapes(each.gradients) for each in result.calls if each.call == 1} == {

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from modtool.live.inputs import parse_inputs
-from modtool.live.trace import trace
+from modtool.live.losses import find_loss
+from modtool.live.trace import Request, trace
 from modtool.records import Trace
 
 
@@ -110,11 +111,11 @@ def test_nothing_is_left_changed(mode: str, backward: bool, real: bool, fails: b
     before = state(model), surroundings()
 
     def run() -> Trace:
-        return trace(model, inputs, mode=mode, backward=backward)  # type: ignore[arg-type]
+        return trace(model, inputs, mode=mode, backward=backward)
 
     first = run()
     assert (state(model), surroundings()) == before
-    assert first.executed == ("real" if real or fails else "fake")
+    assert first.executed == ("real" if real or fails or backward else "fake")
     assert (first.error is not None) is fails
     assert run() == first
 
@@ -153,3 +154,29 @@ def test_a_pass_with_real_batch_norm_in_train_mode_keeps_its_statistics() -> Non
     assert (result.executed, result.error) == ("real", None)
     for name, each in model.state_dict().items():
         assert torch.equal(each, before[name])
+
+
+def test_what_numpy_writes_is_undone() -> None:
+    class Writes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.weight.detach().numpy()[:] = 7
+            return x * self.weight
+
+    model = Writes()
+    result = trace(model, parse_inputs(["2,3"], model))
+    assert (result.error, result.executed) == (None, "real")
+    assert model.weight.tolist() == [1, 1, 1]
+
+
+def test_statistics_times_and_losses_change_nothing_either() -> None:
+    model = Busy(real=False, fails=False)
+    before = state(model), surroundings()
+    loss = find_loss("mse_loss")
+    request = Request(mode="train", backward=True, loss=loss, statistics=True, repeat=3)
+    first = trace(model, parse_inputs(["8,4"], model), request=request)
+    assert (first.error, first.executed) == (None, "real")
+    assert (state(model), surroundings()) == before

@@ -11,20 +11,26 @@ from modtool.errors import TargetError, UsageError
 __all__ = ["parse_arguments", "parse_value", "read_arguments"]
 
 
-def parse_arguments(texts: Sequence[str]) -> dict[str, object]:
+def parse_arguments(texts: Sequence[str], *, dotted: bool = False) -> dict[str, object]:
     """`["hidden=256", "act=relu"]` -> `{"hidden": 256, "act": "relu"}`; the last of a name wins.
+
+    Args:
+        texts: One for each argument.
+        dotted: Whether a name may be a path, as in `batch.training=true`.
 
     Raises:
         UsageError: A text is not `NAME=VALUE`.
     """
-    return dict(map(parse_argument, texts))
+    return dict(parse_argument(text, dotted) for text in texts)
 
 
-def parse_argument(text: str) -> tuple[str, object]:
+def parse_argument(text: str, dotted: bool) -> tuple[str, object]:
     """One `NAME=VALUE`."""
     name, equals, value = text.partition("=")
     name = name.strip()
-    if not equals or not name.isidentifier():
+    first, *others = name.split(".") if dotted else [name]
+    whole = all(each.isidentifier() or each.isdecimal() for each in others)
+    if not equals or not first.isidentifier() or not whole:
         raise UsageError(
             f"{text!r} is no argument",
             "write NAME=VALUE, as in hidden=256, act=relu or 'sizes=[64, 32]'",

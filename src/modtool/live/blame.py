@@ -1,5 +1,6 @@
 """Whose fault an exception is: the user's own file and line, out of a traceback."""
 
+import functools
 import linecache
 import os
 import sysconfig
@@ -62,6 +63,7 @@ def user_frame(error: BaseException) -> traceback.FrameSummary | None:
     return next((frame for frame in reversed(frames) if not is_library(frame.filename)), None)
 
 
+@functools.cache
 def is_library(filename: str) -> bool:
     """True for code that the user did not write: Python's, installed packages', modtool's."""
     if filename.startswith("<"):

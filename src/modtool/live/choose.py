@@ -12,7 +12,7 @@ from torch import nn
 from modtool.errors import TargetError, UsageError
 from modtool.live.targets import ModelTarget
 
-__all__ = ["Definition", "choose", "named"]
+__all__ = ["Definition", "choose", "named", "value_named"]
 
 FACTORIES = ("build_model", "create_model", "get_model", "make_model")
 
@@ -71,11 +71,7 @@ def named(module: ModuleType, target: ModelTarget, arguments: Mapping[str, objec
         TargetError: There is no such name, or it is nothing that gives a model.
         UsageError: Its constructor does not take these arguments.
     """
-    value: object = module
-    for part in target.name.split("."):
-        if not hasattr(value, part):
-            raise TargetError(f"{target.place} has no {target.name}", listing(module, target))
-        value = getattr(value, part)
+    value = value_named(module, target)
     if not isinstance(value, nn.Module) and not callable(value):
         raise TargetError(
             f"{target.text} is a {type(value).__name__}, not a model", listing(module, target)
@@ -85,6 +81,20 @@ def named(module: ModuleType, target: ModelTarget, arguments: Mapping[str, objec
     if reason:
         raise UsageError(f"{target.place}: {definition.signature}: {reason}", argument_hint(reason))
     return definition
+
+
+def value_named(module: ModuleType, target: ModelTarget) -> object:
+    """What stands under a target's name.
+
+    Raises:
+        TargetError: Nothing does.
+    """
+    value: object = module
+    for part in target.name.split("."):
+        if not hasattr(value, part):
+            raise TargetError(f"{target.place} has no {target.name}", listing(module, target))
+        value = getattr(value, part)
+    return value
 
 
 def argument_hint(reason: str) -> str:

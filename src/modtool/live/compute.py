@@ -12,32 +12,80 @@ from contextlib import contextmanager
 import torch
 
 from modtool.errors import CorruptFileError
-from modtool.live.fans import fans
-from modtool.live.fill import fill
+from modtool.live.fill import fill, fill_magnitude
+from modtool.live.filling import fans_for
 from modtool.plan import Fill, PlannedTensor
 from modtool.plan.views import math_bits
 from modtool.records import DTYPES, FileRange, Storage, TensorInfo, contiguous_stride
+from modtool.write.assembling import assembled
+from modtool.write.streams import Sources
 
-__all__ = ["compute"]
+__all__ = ["compute", "elements", "source_parts"]
 
-PIECE = 4 << 20
+# Small enough for the processor's caches: a cast is then limited by nothing but the disk.
+PIECE = 1 << 20
+
+
+class Scratch:
+    """A buffer that is used again and again: fresh memory costs more than a cast does."""
+
+    def __init__(self) -> None:
+        self.buffer = bytearray()
+
+    def take(self, nbytes: int) -> memoryview:
+        """Room for that many bytes; what was taken before is lost."""
+        if len(self.buffer) < nbytes:
+            self.buffer = bytearray(nbytes)
+        return memoryview(self.buffer)[:nbytes]
+
+
+class Fresh(Scratch):
+    """New memory each time, for those who keep what they were given."""
+
+    def take(self, nbytes: int) -> memoryview:
+        """Room for that many bytes."""
+        return memoryview(bytearray(nbytes))
 
 
 def compute(tensor: PlannedTensor) -> Iterator[memoryview]:
-    """The elements of a planned tensor, row-major, in pieces of a few megabytes.
+    """The elements of a planned tensor, row-major, in pieces of at most a megabyte.
 
-    This is what `modtool.write.write` takes as `compute`.
+    This is what `modtool.write.write` takes as `compute`. A piece is lost when the next is made.
     """
-    if tensor.fill is None:
-        yield from converted(tensor)
+    if tensor.fill is None or tensor.fill.scheme == "default":
+        # A module has reset these already, in memory: they are what the source holds now.
+        with one_thread():
+            yield from converted(tensor, Scratch(), Scratch())
         return
-    values = filled(tensor, tensor.fill)
-    yield from (row_major(part) for part in parts_of(values, values.dtype))
+    values, scratch = filled(tensor, tensor.fill), Scratch()
+    yield from (row_major(part, scratch) for part in parts_of(values, values.dtype))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch work in one thread: for a megabyte it would wait for others longer than it works.
+
+    The number of threads is the process's, and is restored.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def elements(piece: memoryview, dtype: str) -> torch.Tensor:
+    """A piece of what `compute` gives, as elements."""
+    return torch.frombuffer(piece, dtype=torch.uint8).view(dtype_of(dtype))
 
 
 def filled(tensor: PlannedTensor, wanted: Fill) -> torch.Tensor:
     """New values for a tensor, from its initialiser."""
     shape = tensor.source.shape
+    if wanted.norms_of is not None and wanted.norms_of.fill is not None:
+        direction = filled(wanted.norms_of, wanted.norms_of.fill)
+        return fill_magnitude(direction, shape, tensor.dtype)
     return fill(
         wanted.name,
         shape,
@@ -45,7 +93,7 @@ def filled(tensor: PlannedTensor, wanted: Fill) -> torch.Tensor:
         wanted.scheme,
         wanted.arguments,
         seed=wanted.seed,
-        fans=fans(shape, wanted.module_type, name=wanted.name, settings=wanted.settings),
+        fans=fans_for(tensor, wanted),
     )
 
 
@@ -56,25 +104,35 @@ def dtype_of(name: str) -> torch.dtype:
     return found
 
 
-def converted(tensor: PlannedTensor) -> Iterator[memoryview]:
-    """The source's elements in row-major order, as the planned dtype."""
-    target = dtype_of(tensor.dtype)
-    for part in source_parts(tensor.source):
-        yield row_major(part, target)
+FRESH = Fresh()
 
 
-def row_major(values: torch.Tensor, dtype: torch.dtype | None = None) -> memoryview:
+def converted(
+    tensor: PlannedTensor, source: Scratch = FRESH, target: Scratch = FRESH
+) -> Iterator[memoryview]:
+    """The source's elements in row-major order, as the planned dtype.
+
+    Each piece has memory of its own, unless `target` says which to use again.
+    """
+    dtype = dtype_of(tensor.dtype)
+    for part in source_parts(tensor.source, source):
+        yield row_major(part, target, dtype)
+
+
+def row_major(
+    values: torch.Tensor, scratch: Scratch, dtype: torch.dtype | None = None
+) -> memoryview:
     """The bytes of a small tensor, cast on the way."""
     dtype = dtype or values.dtype
-    buffer = bytearray(values.numel() * dtype.itemsize)
+    buffer = scratch.take(values.numel() * dtype.itemsize)
     if buffer:
         copy = torch.frombuffer(buffer, dtype=torch.uint8).view(dtype)
         copy.view(values.shape).copy_(values)
-    return memoryview(buffer)
+    return buffer
 
 
 def parts_of(values: torch.Tensor, dtype: torch.dtype) -> Iterator[torch.Tensor]:
-    """Consecutive parts, in row-major order, each a few megabytes at most."""
+    """Consecutive parts, in row-major order, each a megabyte at most."""
     largest = max(values.element_size(), dtype.itemsize)
     if values.numel() * largest <= PIECE or values.dim() == 0:
         yield values
@@ -93,25 +151,28 @@ def parts_of(values: torch.Tensor, dtype: torch.dtype) -> Iterator[torch.Tensor]
 # -- the source --------------------------------------------------------------------------------
 
 
-def source_parts(source: TensorInfo) -> Iterator[torch.Tensor]:
-    """The elements of a tensor in row-major order, a few megabytes at a time."""
+def source_parts(source: TensorInfo, scratch: Scratch = FRESH) -> Iterator[torch.Tensor]:
+    """The elements of a tensor in row-major order, a megabyte at a time."""
     storage = source.storage
-    if storage is None or storage.data is None:
-        raise CorruptFileError(f"{source.name}: the file holds no data for it")
     if source.numel == 0:
         return
+    if source.chunks:
+        yield from block_parts(source, scratch)
+        return
+    if storage is None or storage.data is None:
+        raise CorruptFileError(f"{source.name}: the file holds no data for it")
     bits = math_bits(source)
-    for part in stored_parts(source, storage):
+    for part in stored_parts(source, storage, scratch):
         # torch saves `x.conj()` and `x.imag` of such as the stored elements and a flag.
         conjugated = part.conj() if bits.get("conj") else part
         yield -conjugated if bits.get("neg") else conjugated
 
 
-def stored_parts(source: TensorInfo, storage: Storage) -> Iterator[torch.Tensor]:
+def stored_parts(source: TensorInfo, storage: Storage, scratch: Scratch) -> Iterator[torch.Tensor]:
     """The same, as they are stored."""
     dtype = dtype_of(source.dtype)
     if isinstance(storage.data, FileRange) and source.is_contiguous:
-        yield from read_parts(source, storage.data, storage.byteorder)
+        yield from read_parts(source, storage.data, storage.byteorder, scratch)
         return
     with storage_bytes(storage) as (data, forget):
         stride = source.stride or contiguous_stride(source.shape)
@@ -122,7 +183,16 @@ def stored_parts(source: TensorInfo, storage: Storage) -> Iterator[torch.Tensor]
             forget()
 
 
-def read_parts(source: TensorInfo, data: FileRange, byteorder: str) -> Iterator[torch.Tensor]:
+def block_parts(source: TensorInfo, scratch: Scratch) -> Iterator[torch.Tensor]:
+    """A tensor that is stored in blocks."""
+    with Sources() as sources:
+        for piece in assembled(source, sources, scratch.take):
+            yield elements(piece, source.dtype)
+
+
+def read_parts(
+    source: TensorInfo, data: FileRange, byteorder: str, scratch: Scratch
+) -> Iterator[torch.Tensor]:
     """A contiguous tensor read piece by piece: nothing is mapped, nothing stays in memory."""
     size = DTYPES[source.dtype].bits // 8
     position = data.offset + source.offset * size
@@ -130,16 +200,15 @@ def read_parts(source: TensorInfo, data: FileRange, byteorder: str) -> Iterator[
     piece = PIECE - PIECE % size
     with open(data.path, "rb", buffering=0) as file:
         while position < end:
-            buffer = bytearray(min(piece, end - position))
+            buffer = scratch.take(min(piece, end - position))
             read_exactly(file.fileno(), buffer, position, data.path)
             values = torch.frombuffer(buffer, dtype=torch.uint8)
             yield in_native_order(values, dtype_of(source.dtype), byteorder)
             position += len(buffer)
 
 
-def read_exactly(descriptor: int, buffer: bytearray, offset: int, path: str) -> None:
+def read_exactly(descriptor: int, view: memoryview, offset: int, path: str) -> None:
     """Fill a buffer from a file."""
-    view = memoryview(buffer)
     while view:
         count = os.preadv(descriptor, [view], offset)
         if not count:

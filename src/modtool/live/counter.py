@@ -1,7 +1,7 @@
 """Watches every operator of a forward pass: what it multiplies, makes, and writes over."""
 
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch._ops import OpOverload
@@ -9,17 +9,22 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from modtool.live.operators import cost_of, macs_of, name_of
 
-__all__ = ["OperatorWatch", "Origins", "Overwritten"]
+__all__ = ["FIRST_INPUT", "OperatorWatch", "Origins", "Overwritten"]
+
+FIRST_INPUT = -2
 
 
 class Origins:
-    """Which module call a tensor comes from: by the call's index, through operators between."""
+    """Which module call a tensor comes from: by the call's index, through operators between.
+
+    The model's inputs have indices from `FIRST_INPUT` downwards; -1 is the model's own call.
+    """
 
     def __init__(self) -> None:
         self.known: dict[int, tuple[weakref.ref[torch.Tensor], int, bool]] = {}
 
     def of(self, tensor: torch.Tensor) -> int | None:
-        """The index of the call that a tensor comes from; None for the model's own inputs."""
+        """The index of the call or the input that a tensor comes from; None where neither."""
         entry = self.known.get(id(tensor))
         return entry[1] if entry is not None and entry[0]() is tensor else None
 
@@ -54,14 +59,27 @@ class Overwritten:
         self.watched = {key: tensor for tensor in tensors if (key := storage_key(tensor))}
         self.saved: dict[int, torch.UntypedStorage] = {}
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of everything that is watched."""
+        return sum(tensor.untyped_storage().nbytes() for tensor in self.watched.values())
+
+    def save_all(self) -> None:
+        """Save everything: numpy writes through a view and no operator tells of it."""
+        for key in self.watched:
+            self.save(key)
+
+    def save(self, key: int) -> None:
+        """Save one storage, once."""
+        if key in self.watched and key not in self.saved:
+            self.saved[key] = self.watched[key].untyped_storage().clone()  # type: ignore[no-untyped-call]
+
     def before(self, operator: OpOverload, arguments: Sequence[object]) -> None:
         """Save what an operator is about to write over."""
         if not operator._schema.is_mutable:
             return
         for argument in tensors_in(arguments):
-            key = storage_key(argument)
-            if key in self.watched and key not in self.saved:
-                self.saved[key] = self.watched[key].untyped_storage().clone()  # type: ignore[no-untyped-call]
+            self.save(storage_key(argument))
 
     def restore(self) -> None:
         """Put the bytes back."""
@@ -79,8 +97,9 @@ class OperatorWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         macs: All that were run so far.
         unknown: Operators that compute and have no formula, in order of appearance.
         last: The operator that ran last, or is running.
+        ran: How many operators ran, the last included.
         source: The call that its arguments come from.
-        largest: Bytes of the largest tensor that an operator made.
+        peak: Most bytes that tensors made by operators took at a time.
     """
 
     def __init__(self, origins: Origins, overwritten: Overwritten) -> None:
@@ -92,8 +111,9 @@ class OperatorWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.macs = 0
         self.unknown: dict[str, None] = {}
         self.last = ""
+        self.ran = 0
         self.source: int | None = None
-        self.largest = 0
+        self.alive = Alive()
 
     def __torch_dispatch__(
         self,
@@ -110,6 +130,7 @@ class OperatorWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if result is not NotImplemented:
                 return result
         self.last = name_of(func)
+        self.ran += 1
         given = list(tensors_in((*args, *kwargs.values())))
         self.source = self.origins.latest(given)
         self.used |= self.parameters.intersection(map(id, given))
@@ -120,9 +141,49 @@ class OperatorWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif cost == "unknown":
             self.unknown.setdefault(self.last)
         made = list(tensors_in([result]))
-        self.largest = max([self.largest, *(each.numel() * each.element_size() for each in made)])
+        self.alive.add(made)
         self.origins.pass_on(self.source, given, made)
         return result
+
+
+class Alive:
+    """Adds up the bytes of tensors as long as someone holds them.
+
+    Attributes:
+        peak: The most that it came to.
+    """
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.peak = 0
+        self.holders: dict[int, int] = {}
+        self.known: dict[int, weakref.ref[torch.Tensor]] = {}
+
+    def add(self, made: Sequence[torch.Tensor]) -> None:
+        """Count what an operator made; views of the same storage once."""
+        for tensor in made:
+            key = storage_key(tensor)
+            entry = self.known.get(id(tensor))
+            if not key or (entry is not None and entry() is tensor):
+                continue
+            size = tensor.untyped_storage().nbytes()
+            if key not in self.holders:
+                self.now += size
+                self.peak = max(self.peak, self.now)
+            self.holders[key] = self.holders.get(key, 0) + 1
+            self.known[id(tensor)] = weakref.ref(tensor, self.forget(id(tensor), key, size))
+
+    def forget(self, name: int, key: int, size: int) -> Callable[[object], None]:
+        """What happens when a tensor is no more."""
+
+        def gone(_: object) -> None:
+            self.known.pop(name, None)
+            self.holders[key] -= 1
+            if self.holders[key] == 0:
+                del self.holders[key]
+                self.now -= size
+
+        return gone
 
 
 def tensors_in(values: Sequence[object]) -> Iterator[torch.Tensor]:

@@ -40,7 +40,7 @@ def expected(
         shape: The tensor's; the scheme must fit it.
         fans: Guessed from the shape where they are not given.
     """
-    if 0 in shape:
+    if 0 in shape or scheme == "default":
         return None
     values = parse_arguments(scheme, arguments)
     return scheme_named(scheme).theory(shape, fans or fans_of(shape), **values)

@@ -3,6 +3,8 @@
 Counted are products of matrices, convolutions and attention: one multiply-accumulate for every
 product of two elements that is added to a sum. Biases, and elementwise work such as activations,
 normalisation, pooling and softmax, are left out. A complex multiply-accumulate counts as one.
+Torch runs a complex convolution as three real ones, and these count.
+A Fourier transform of n elements counts as n/2 · log2 n of them, as its radix-2 form has.
 Attention is counted in full, also where a causal mask lets half of it be skipped.
 
 A formula takes the operator's arguments with every tensor replaced by its shape, then `out`, the
@@ -123,6 +125,47 @@ def pairwise_distance(first: Shape, second: Shape, *_: object, out: Any) -> int:
     return math.prod((*out, first[-1]))
 
 
+def fourier(signal: Shape, axes: list[int], *_: object, out: Any) -> int:
+    """Complex to complex: half a multiply-accumulate for each element, for each halving."""
+    halvings: float = sum(math.log2(max(signal[axis], 1)) for axis in axes)
+    return round(math.prod(signal) * halvings / 2)
+
+
+def real_fourier(signal: Shape, axes: list[int], *_: object, out: Any) -> int:
+    """From or to real elements, which is half the work; the real side is the longer one."""
+    longer: Shape = max(signal, out, key=math.prod)
+    return round(fourier(longer, axes, out=out) / 2)
+
+
+def packed_linear(inputs: Shape, *_: object, out: Any) -> int:
+    """(…, in) by quantized weights, packed: the result tells how many rows they have."""
+    return math.prod(inputs) * int(out[-1])
+
+
+def packed_convolution(image: Shape, weight: Shape, *_: object, out: Any) -> int:
+    """Quantized: each output element meets one filter of a group."""
+    made: Shape = out
+    return math.prod(made) * math.prod(weight[1:])
+
+
+def packed_transposed(image: Shape, weight: Shape, *_: object, out: Any) -> int:
+    """Quantized and transposed: each input element meets one filter of a group."""
+    return math.prod(image) * math.prod(weight[1:])
+
+
+PACKED_LINEAR = """
+    linear linear_relu linear_leaky_relu linear_tanh linear_dynamic linear_relu_dynamic
+    linear_dynamic_fp16 linear_relu_dynamic_fp16
+"""
+PACKED_CONVOLUTION = """
+    conv1d conv1d_relu conv2d conv2d_relu conv2d_add conv2d_add_relu conv3d conv3d_relu
+    conv1d_dynamic conv2d_dynamic conv3d_dynamic
+"""
+PACKED_TRANSPOSED = """
+    conv_transpose1d conv_transpose2d conv_transpose3d conv_transpose1d_dynamic
+    conv_transpose2d_dynamic conv_transpose3d_dynamic
+"""
+
 # By the operator's name. Sources: the schemas in torch's native_functions.yaml.
 FORMULAS: Mapping[str, Formula] = MappingProxyType(
     {
@@ -158,5 +201,12 @@ FORMULAS: Mapping[str, Formula] = MappingProxyType(
         "aten._trilinear": trilinear,
         "aten._cdist_forward": pairwise_distance,
         "aten._euclidean_dist": pairwise_distance,
+        "aten._fft_c2c": fourier,
+        "aten._fft_r2c": real_fourier,
+        "aten._fft_c2r": real_fourier,
+        "quantized.matmul": matrix_product,
+        **{f"quantized.{name}": packed_linear for name in PACKED_LINEAR.split()},
+        **{f"quantized.{name}": packed_convolution for name in PACKED_CONVOLUTION.split()},
+        **{f"quantized.{name}": packed_transposed for name in PACKED_TRANSPOSED.split()},
     }
 )

@@ -12,8 +12,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from modtool.errors import CorruptFileError, TargetError, UsageError
-from modtool.live.fans import owner
+from modtool.formats import open_checkpoint
 from modtool.patterns import hint_for, select
+from modtool.plan import recorded_bn_eval
+from modtool.plan.owners import owner
 from modtool.records import Checkpoint
 
 if TYPE_CHECKING:
@@ -77,7 +79,7 @@ class Applied:
 
 def apply_freeze(
     model: "nn.Module",
-    source: "FreezePlan | Mapping[str, bool] | str | os.PathLike[str]",
+    source: "FreezePlan | Checkpoint | Mapping[str, bool] | str | os.PathLike[str]",
     *,
     strict: bool = True,
 ) -> Applied:
@@ -88,25 +90,23 @@ def apply_freeze(
 
     Args:
         model: The model to train.
-        source: A plan, a mapping name -> bool, or the path of a plan file (`.json`).
+        source: A plan, a mapping name -> bool, a plan file (`.json`), or any checkpoint that
+            records what is frozen: as `modtool freeze` writes them, or a full-model save.
         strict: False allows names that the model does not have, and parameters without a word.
 
     Raises:
         UsageError: Unknown or missing names, names of one tied parameter that disagree, or a
             parameter that cannot have gradients.
-        TargetError, CorruptFileError: As `read_plan`.
+        TargetError: There is no such file, or it does not record what is frozen.
+        CorruptFileError: The file contradicts itself.
     """
     plan = as_plan(source)
     parameters = tied_names(model)
     first = {name: names[0] for names in parameters for name in names}
     buffers = {name for name, _ in model.named_buffers(remove_duplicate=False)}
     modules = dict(model.named_modules(remove_duplicate=False))
-    # A buffer has no gradient anyway: a plan may say so.
-    unknown = [
-        name
-        for name, trains in plan.requires_grad.items()
-        if name not in first and (trains or name not in buffers)
-    ]
+    # A plan made of a bare state_dict cannot know that a tensor of its own name is a buffer.
+    unknown = [name for name in plan.requires_grad if name not in first and name not in buffers]
     unknown += [path for path in plan.bn_eval if path not in modules]
     wanted = merge_ties(plan.requires_grad, parameters)
     missing = [names[0] for names in parameters if names[0] not in wanted]
@@ -128,13 +128,18 @@ def apply_freeze(
     )
 
 
-def as_plan(source: "FreezePlan | Mapping[str, bool] | str | os.PathLike[str]") -> FreezePlan:
+def as_plan(
+    source: "FreezePlan | Checkpoint | Mapping[str, bool] | str | os.PathLike[str]",
+) -> FreezePlan:
     """Whatever says what is frozen, as a plan."""
     if isinstance(source, FreezePlan):
         return source
     if isinstance(source, Mapping):
         return FreezePlan(dict(source))
-    return read_plan(source)
+    if isinstance(source, Checkpoint):
+        return plan_of(source)
+    path = os.fspath(source)
+    return read_plan(path) if path.endswith(".json") else plan_of(open_checkpoint(path))
 
 
 def read_plan(path: "str | os.PathLike[str]") -> FreezePlan:
@@ -162,7 +167,7 @@ def read_plan(path: "str | os.PathLike[str]") -> FreezePlan:
     return FreezePlan(flags, tuple(bn_eval))
 
 
-def plan_of(checkpoint: Checkpoint, bn_eval: Iterable[str] = ()) -> FreezePlan:
+def plan_of(checkpoint: Checkpoint) -> FreezePlan:
     """The plan that a checkpoint's model records, tensor by tensor.
 
     Raises:
@@ -176,7 +181,7 @@ def plan_of(checkpoint: Checkpoint, bn_eval: Iterable[str] = ()) -> FreezePlan:
     if not flags:
         hint = "`modtool freeze` writes a checkpoint that does"
         raise TargetError(f"{checkpoint.target} does not record what is frozen", hint)
-    return FreezePlan(MappingProxyType(flags), tuple(bn_eval))
+    return FreezePlan(MappingProxyType(flags), recorded_bn_eval(checkpoint))
 
 
 def tied_names(model: "nn.Module") -> tuple[tuple[str, ...], ...]:

@@ -62,19 +62,15 @@ class Surroundings:
         """Take modules out of the way that stand under names of the user's own folder."""
         if self.own is None:
             return {}
-        names = {name for name in sys.modules if self.stands_in_the_way(name)}
-        return {name: sys.modules.pop(name) for name in names}
+        own = self.own_names()
+        names = [name for name in sys.modules if name.partition(".")[0] in own]
+        return {name: sys.modules.pop(name) for name in names if stands_in_the_way(name)}
 
-    def stands_in_the_way(self, name: str) -> bool:
-        """True where `import name` would give a stranger instead of the user's own module."""
-        top = name.partition(".")[0]
-        file = getattr(sys.modules.get(top), "__file__", None)
-        if file is None or is_library(file):
-            return False
-        return top == self.name.partition(".")[0] or any(
-            (Path(folder) / f"{top}.py").exists() or (Path(folder) / top / "__init__.py").exists()
-            for folder in self.folders[-1:]
-        )
+    def own_names(self) -> set[str]:
+        """What `import` could find in the user's own folder, and the module's own package."""
+        folder = Path(self.folders[-1])
+        found = {path.name.removesuffix(".py") for path in folder.iterdir()}
+        return found | {self.name.partition(".")[0]}
 
     def withdraw(self, before: set[str]) -> None:
         """Move the user's own modules out of `sys.modules`."""
@@ -90,6 +86,12 @@ class Surroundings:
         if file is None or self.own is None or is_library(file):
             return False
         return Path(file).resolve().is_relative_to(self.own)
+
+
+def stands_in_the_way(name: str) -> bool:
+    """True where `import name` would give a stranger instead of the user's own module."""
+    file = getattr(sys.modules.get(name.partition(".")[0]), "__file__", None)
+    return file is not None and not is_library(file)
 
 
 def surroundings_of(target: ModelTarget) -> Surroundings:

@@ -24,6 +24,7 @@ __all__ = [
     "SCHEMES",
     "Draw",
     "Scheme",
+    "arguments_help",
     "parse_arguments",
     "scheme_named",
 ]
@@ -269,6 +270,16 @@ def parse_arguments(scheme: str, given: Mapping[str, object] | None = None) -> V
         if not a - reach <= mean <= b + reach:
             raise UsageError(f"{scheme}: mean={mean:g} is more than 2 std outside [{a:g}, {b:g}]")
     return values
+
+
+def arguments_help() -> str:
+    """Which schemes take which arguments, in one line; those without a default have no `=`."""
+    takers: dict[tuple[Argument, ...], list[str]] = {}
+    for scheme in SCHEMES.values():
+        if scheme.arguments:
+            takers.setdefault(scheme.arguments, []).append(scheme.name)
+    parts = [f"{', '.join(names)}: {' '.join(map(str, each))}" for each, names in takers.items()]
+    return f"{'; '.join(parts)}."
 
 
 @contextmanager

@@ -1,43 +1,24 @@
 """What a forward pass is given: `--input-shape 32,784`, `--input-shape input_ids=1,128:int64`.
 
 [NAME=]SIZE,SIZE,…[:DTYPE]        nothing between NAME= and :DTYPE is a scalar
+batch.x=2,3  images.0=3,8,8       a part of an argument that is a dict or a list
 """
 
 import inspect
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from modtool.errors import UsageError
+from modtool.live.input_types import DTYPES, SHORT_NAMES, default_dtype, table_size
 
-__all__ = ["InputSpec", "Inputs", "bound_names", "make_inputs", "parse_inputs"]
+__all__ = ["InputSpec", "Inputs", "bound_names", "make_inputs", "parse_inputs", "with_dtype"]
 
 LARGEST = 2**63 - 1
-# The short names that people write, beside torch's own.
-SHORT_NAMES = {
-    "float": "float32",
-    "double": "float64",
-    "half": "float16",
-    "fp16": "float16",
-    "fp32": "float32",
-    "fp64": "float64",
-    "bf16": "bfloat16",
-    "int": "int32",
-    "long": "int64",
-    "cfloat": "complex64",
-}
-DTYPE_NAMES = (
-    "float64 float32 float16 bfloat16 float8_e4m3fn float8_e5m2 complex128 complex64 complex32 "
-    "int64 int32 int16 int8 uint64 uint32 uint16 uint8 bool"
-)
-DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPE_NAMES.split()}
-# Inputs that are positions in a table, by the names that models give them.
-INDEX_NAME = re.compile(
-    r"(.*_)?(ids?|idx|indices|index|tokens?|labels|targets?_ids)|attention_mask|input_tokens"
-)
+DEEPEST = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +29,13 @@ class InputSpec:
         shape: Its sizes; () is a scalar.
         dtype: Its element type.
         below: Integers are drawn from 0 to below this.
+        guessed: Nobody named the dtype: another may be tried.
     """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     below: int = 2
+    guessed: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,32 +46,104 @@ class Inputs:
     kwargs: Mapping[str, object] = field(default_factory=dict)
 
 
-def parse_inputs(texts: Sequence[str], model: nn.Module) -> Inputs:
+def parse_inputs(
+    texts: Sequence[str],
+    model: nn.Module,
+    values: Mapping[str, object] | None = None,
+    given: Sequence[object] = (),
+) -> Inputs:
     """The inputs that shapes on the command line mean for a model.
 
     Args:
         texts: One for each input, in order; named ones become keyword arguments.
         model: What they are for: its parameters and its `forward` tell the element types.
+        values: Arguments that are no tensors, by name; `batch.training` is a part of `batch`.
+        given: What files or functions give: see `bound`.
 
     Raises:
         UsageError: A text does not parse, or `forward` takes no such inputs.
     """
-    args: list[InputSpec] = []
-    kwargs: dict[str, InputSpec] = {}
+    start = bound(model, given)
+    args = list(start.args)
+    parts: dict[str, object] = {}
     for text in texts:
         name, shape, dtype = parse_shape(text)
-        named = name or name_at(model, len(args))
-        spec = InputSpec(shape, dtype or default_dtype(model, named, shape, not (args or kwargs)))
-        spec = replace(spec, below=table_size(model))
+        named = name.rpartition(".")[2] if name else name_at(model, len(args))
+        is_first = not (args or parts or start.kwargs)
+        guess = dtype or default_dtype(model, named, shape, is_first)
+        spec = InputSpec(shape, guess, table_size(model), guessed=dtype is None)
         if not name:
             args.append(spec)
-        elif name in kwargs:
+        elif name in parts:
             raise UsageError(f"--input-shape names {name} twice")
         else:
-            kwargs[name] = spec
-    inputs = Inputs(tuple(args), kwargs)
+            parts[name] = spec
+    inputs = Inputs(tuple(args), {**start.kwargs, **nested({**parts, **(values or {})})})
     check_signature(model, inputs)
     return inputs
+
+
+def bound(model: nn.Module, given: Sequence[object]) -> Inputs:
+    """Whole values as arguments.
+
+    A tuple or list is the positional arguments, a dict the keyword arguments, where `forward` can
+    take them so; anything else, and what it cannot, is one argument.
+    """
+    args: list[object] = []
+    kwargs: dict[str, object] = {}
+    for value in given:
+        if isinstance(value, Mapping) and all(map(str, value)) and takes(model, (), value):
+            kwargs.update({str(key): inner for key, inner in value.items()})
+        elif type(value) in (list, tuple) and takes(model, value, {}):  # type: ignore[arg-type]
+            args.extend(value)  # type: ignore[arg-type]
+        else:
+            args.append(value)
+    return Inputs(tuple(args), kwargs)
+
+
+def takes(model: nn.Module, args: Sequence[object], kwargs: Mapping[object, object]) -> bool:
+    """True when `forward` has a place for each of these arguments, if not a default for others."""
+    signature = signature_of(model)
+    if not all(isinstance(key, str) for key in kwargs):
+        return False
+    try:
+        if signature is not None:
+            signature.bind_partial(*args, **{str(key): value for key, value in kwargs.items()})
+    except TypeError:
+        return False
+    return True
+
+
+def nested(parts: Mapping[str, object]) -> dict[str, object]:
+    """`{"batch.x": 1, "images.0": 2}` -> `{"batch": {"x": 1}, "images": [2]}`.
+
+    Raises:
+        UsageError: A name is both a value and a container of values.
+    """
+    made: dict[str, object] = {}
+    for name, value in parts.items():
+        *above, last = name.split(".")
+        inside = made
+        for part in above:
+            entered = inside.setdefault(part, {})
+            if not isinstance(entered, dict):
+                raise UsageError(f"the input {name!r} is a part of what is a value itself")
+            inside = entered
+        if last in inside:
+            raise UsageError(f"the input {name!r} is given twice")
+        inside[last] = value
+    return {name: with_lists(value) for name, value in made.items()}
+
+
+def with_lists(value: object) -> object:
+    """A nested dict with a list where the keys are positions."""
+    if not isinstance(value, dict):
+        return value
+    items = {key: with_lists(inner) for key, inner in value.items()}
+    positions = [str(index) for index in range(len(items))]
+    if items and sorted(items) == sorted(positions):
+        return [items[index] for index in positions]
+    return items
 
 
 def parse_shape(text: str) -> tuple[str, tuple[int, ...], torch.dtype | None]:
@@ -96,7 +151,9 @@ def parse_shape(text: str) -> tuple[str, tuple[int, ...], torch.dtype | None]:
     rest, colon, dtype = text.partition(":")
     name, equals, sizes = rest.rpartition("=")
     name = name.strip()
-    if equals and not name.isidentifier():
+    first, *others = name.split(".")
+    parts = (first.isidentifier(), *(each.isidentifier() or each.isdecimal() for each in others))
+    if equals and not all(parts):
         raise UsageError(f"--input-shape {text!r}: {name!r} is no argument's name")
     shape = (
         tuple(parse_size(size.strip(), text) for size in sizes.split(",")) if sizes.strip() else ()
@@ -122,30 +179,6 @@ def parse_dtype(name: str, text: str) -> torch.dtype:
             f"--input-shape {text!r}: {name!r} is no dtype", f"one of {', '.join(DTYPES)}"
         )
     return dtype
-
-
-def default_dtype(
-    model: nn.Module, name: str, shape: tuple[int, ...], is_first: bool
-) -> torch.dtype:
-    """int64 for what an embedding looks up; else the first floating parameter's dtype."""
-    feeds_embedding = is_first and len(shape) <= 2 and starts_with_embedding(model)
-    if feeds_embedding or INDEX_NAME.fullmatch(name):
-        return torch.int64
-    tensors = (*model.parameters(), *model.buffers())
-    floating = (each.dtype for each in tensors if each.dtype.is_floating_point)
-    return next(floating, torch.get_default_dtype())
-
-
-def starts_with_embedding(model: nn.Module) -> bool:
-    """True when the first module without children is an embedding."""
-    leaf = next((each for each in model.modules() if not any(each.children())), None)
-    return isinstance(leaf, nn.Embedding | nn.EmbeddingBag)
-
-
-def table_size(model: nn.Module) -> int:
-    """Rows of the smallest embedding: an index below it is good for each of them."""
-    tables = (each for each in model.modules() if isinstance(each, nn.Embedding | nn.EmbeddingBag))
-    return min((table.num_embeddings for table in tables), default=2)
 
 
 def signature_of(model: nn.Module) -> inspect.Signature | None:
@@ -186,21 +219,58 @@ def bound_names(model: nn.Module, inputs: Inputs) -> dict[str, object]:
     return {**dict(zip(names, inputs.args, strict=True)), **inputs.kwargs}
 
 
-def make_inputs(inputs: Inputs, device: torch.device, seed: int = 0) -> Inputs:
-    """The inputs with a tensor for every `InputSpec`; the same seed gives the same values."""
+def make_inputs(
+    inputs: Inputs, device: torch.device, seed: int = 0, mode: FakeTensorMode | None = None
+) -> Inputs:
+    """The inputs with a tensor for every `InputSpec`; the same seed gives the same values.
+
+    Tensors that stand there already are copied, so that a pass cannot write to them.
+
+    Args:
+        inputs: What to make.
+        device: Where to put it.
+        seed: Of the random values.
+        mode: The fake mode of a fake pass.
+    """
     generator = torch.Generator().manual_seed(seed)
 
-    def made(value: object) -> object:
+    def made(path: str, value: object) -> object:
         if isinstance(value, InputSpec):
             return values_of(value, generator).to(device)
-        if isinstance(value, dict):
-            return {key: made(inner) for key, inner in value.items()}
-        if isinstance(value, list | tuple):
-            return type(value)(made(inner) for inner in value)
+        if isinstance(value, torch.Tensor):
+            return mode.from_tensor(value).to(device) if mode else value.detach().clone().to(device)
         return value
 
-    args = tuple(made(value) for value in inputs.args)
-    return Inputs(args, {name: made(value) for name, value in inputs.kwargs.items()})
+    return mapped(inputs, made)
+
+
+def with_dtype(inputs: Inputs, path: str, dtype: torch.dtype) -> Inputs:
+    """The inputs with another dtype for one of them that nobody named the dtype of."""
+
+    def changed(place: str, value: object) -> object:
+        guessed = isinstance(value, InputSpec) and value.guessed and place == path
+        return replace(value, dtype=dtype) if guessed else value  # type: ignore[type-var]
+
+    return mapped(inputs, changed)
+
+
+def mapped(inputs: Inputs, change: Callable[[str, object], object]) -> Inputs:
+    """The inputs with every value changed that is no container; a path leads to each."""
+
+    def visit(path: str, value: object, depth: int = 0) -> object:
+        if depth >= DEEPEST or type(value) not in (dict, list, tuple):
+            return change(path, value)
+        if isinstance(value, dict):
+            return {key: visit(f"{path}.{key}", inner, depth + 1) for key, inner in value.items()}
+        assert isinstance(value, list | tuple)
+        return type(value)(
+            visit(f"{path}.{index}", inner, depth + 1) for index, inner in enumerate(value)
+        )
+
+    return Inputs(
+        tuple(visit(str(index), value) for index, value in enumerate(inputs.args)),
+        {name: visit(name, value) for name, value in inputs.kwargs.items()},
+    )
 
 
 def values_of(spec: InputSpec, generator: torch.Generator) -> torch.Tensor:

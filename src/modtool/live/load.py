@@ -10,6 +10,7 @@ import contextlib
 import functools
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,7 +23,15 @@ from modtool.live.fake import fake_mode, fake_tensors_only
 from modtool.live.importing import Surroundings, attempt, import_target, surroundings_of
 from modtool.live.targets import ModelTarget, parse_target
 
-__all__ = ["Built", "LoadedModel", "load_model"]
+__all__ = [
+    "Built",
+    "LoadedModel",
+    "building",
+    "check_device",
+    "load_model",
+    "moved",
+    "returned",
+]
 
 Built = Literal["real", "meta", "fake"]
 
@@ -37,6 +46,7 @@ class LoadedModel:
         built: `real`; `meta` or `fake` where its tensors have no bytes.
         device: Where tensors of a `meta` build would be if they were real.
         rebuild: Builds it for real; the very same model where that is real already.
+        entered: What the user's code is to run inside of, so that it finds its own modules.
     """
 
     model: nn.Module
@@ -44,6 +54,7 @@ class LoadedModel:
     built: Built
     device: str
     rebuild: Callable[[], nn.Module]
+    entered: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
 
 
 def load_model(
@@ -79,9 +90,11 @@ def load_model(
         build = "meta"
     if build != "real" and not definition.is_instance:
         with contextlib.suppress(ModelError, TargetError):
-            return LoadedModel(rebuild(build), target, build, device or "cpu", rebuild)
+            model = rebuild(build)
+            return LoadedModel(model, target, build, device or "cpu", rebuild, surroundings.entered)
     model = rebuild("real")
-    return LoadedModel(model, target, "real", device or "cpu", functools.partial(returned, model))
+    same = functools.partial(returned, model)
+    return LoadedModel(model, target, "real", device or "cpu", same, surroundings.entered)
 
 
 def returned(model: nn.Module) -> nn.Module:

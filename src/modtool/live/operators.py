@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 from torch._ops import OpOverload
+from torch.utils._python_dispatch import _disable_current_modes
 
 from modtool.live.flops import FORMULAS, Formula
 
@@ -26,7 +27,7 @@ LEFT_OUT_NAMES = """
     _functional_sym_constrain_range _functional_sym_constrain_range_for_size sym_constrain_range
     sym_constrain_range_for_size _print _local_scalar_dense equal is_same_size item dense_dim
     sparse_dim is_coalesced is_pinned record_stream sym_size sym_stride _fused_sdp_choice q_scale
-    q_zero_point
+    q_zero_point _linalg_check_errors
 
     moved: _to_copy _to_dense alias alias_copy as_strided_copy as_strided_scatter block_diag cat
     _chunk_cat channel_shuffle clone constant_pad_nd contiguous copy detach detach_copy diag_embed
@@ -93,10 +94,15 @@ def cost_of(operator: OpOverload) -> Cost:
     namespace, _, short = name.partition(".")
     if formula_of(name):
         return "counted"
+    if namespace == "quantized" and not any(word in short for word in PRODUCTS):
+        return "left out"
     if namespace in SILENT or operator.is_view or is_elementwise(operator):
         return "left out"
     return "left out" if namespace == "aten" and short.rstrip("_") in LEFT_OUT else "unknown"
 
+
+# What a quantized operator's name says when it multiplies matrices; all others are elementwise.
+PRODUCTS = ("linear", "conv", "matmul", "lstm", "gru", "rnn", "cell")
 
 # Asking for properties, and communication.
 SILENT = frozenset({"prim", "prims", "_c10d_functional", "c10d", "profiler"})
@@ -126,9 +132,15 @@ def macs_of(operator: OpOverload, arguments: Sequence[object], result: object) -
 
 
 def shape(value: object) -> object:
-    """A tensor's shape; lists of tensors as lists of shapes; anything else as it is."""
+    """A tensor's shape; lists of tensors as lists of shapes; anything else as it is.
+
+    Packed weights of quantized modules have the shape of what they unpack to.
+    """
     if isinstance(value, torch.Tensor):
         return tuple(value.shape)
+    if isinstance(value, torch.ScriptObject) and hasattr(value, "unpack"):
+        with _disable_current_modes():
+            return tuple(value.unpack()[0].shape)
     if isinstance(value, list | tuple):
         return [shape(each) for each in value]
     return value

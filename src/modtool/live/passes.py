@@ -2,8 +2,6 @@
 
 import contextlib
 import sys
-import warnings
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,12 +9,17 @@ import torch
 from torch import nn
 
 from modtool.live.counter import OperatorWatch, Origins, Overwritten
-from modtool.live.fake import fake_tensors_only, is_uninitialized, mode_of
+from modtool.live.fake import mode_of
+from modtool.live.gradients import Gradients, backward
 from modtool.live.inputs import Inputs, bound_names, make_inputs
-from modtool.live.leaves import described, leaves, substitute
+from modtool.live.leaves import described
+from modtool.live.losses import Loss
+from modtool.live.memory import available_memory
 from modtool.live.recorder import Recorder
+from modtool.live.statistics import with_statistics
+from modtool.live.swapping import copy_buffers, fake_tensors, model_tensors
+from modtool.live.timing import Times, time_calls
 from modtool.live.untouched import untouched
-from modtool.live.walk import every_module
 from modtool.records import ModuleCall, TracedTensor
 
 __all__ = ["Executed", "Failure", "Pass", "Settings", "run_pass"]
@@ -33,12 +36,20 @@ class Settings:
         backward: Run a backward pass too.
         device: Where the inputs go; None means where the model's first tensor is.
         gradients: Record the graph in the forward pass, which some models need themselves.
+        loss: What the backward pass begins with; None means the sum of the outputs.
+        statistics: In a real pass: what every output is like.
+        repeat: In a real pass: how many more passes to time; 0 times none.
+        keep_all: In a real pass: keep every byte of the model, as what writes to it is not known.
     """
 
     training: bool = False
     backward: bool = False
     device: str | None = None
     gradients: bool = False
+    loss: Loss | None = None
+    statistics: bool = False
+    repeat: int = 0
+    keep_all: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +63,16 @@ class Failure:
     inputs: tuple[TracedTensor, ...]
     produced_by: str | None
     operator: str
+    from_input: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Culprit:
+    """The call that first gave NaN or Inf, and those of its own parameters that hold some."""
+
+    path: str
+    call: int
+    parameters: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +88,11 @@ class Pass:
     macs: int
     uncounted: tuple[str, ...]
     never_called: tuple[str, ...]
-    gradients: dict[str, tuple[int, ...] | None] | None
+    gradients: Gradients | None
     failure: Failure | None
-    largest: int
+    peak: int
+    culprit: Culprit | None = None
+    seconds: float | None = None
 
 
 def run_pass(model: nn.Module, inputs: Inputs, settings: Settings, executed: Executed) -> Pass:
@@ -81,19 +104,34 @@ def run_pass(model: nn.Module, inputs: Inputs, settings: Settings, executed: Exe
         settings: How to run it.
         executed: `fake` replaces its tensors by fake ones for the pass.
     """
+    real = executed == "real"
     with untouched(model), contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as stack:
-        if executed == "fake":
-            stack.enter_context(fake_tensors(model))
-        else:
+        mode = None if real else mode_of(model)
+        if real:
             copy_buffers(model)
-        overwritten = Overwritten(model_tensors(model) if executed == "real" else iter(()))
+        else:
+            stack.enter_context(fake_tensors(model))
+        overwritten = Overwritten(model_tensors(model) if real else iter(()))
         stack.callback(overwritten.restore)
-        watch = OperatorWatch(Origins(), overwritten)
-        recorder = Recorder(model, watch, settings.backward)
+        if settings.keep_all and fits_twice(overwritten.nbytes):
+            overwritten.save_all()
+        recorder = Recorder(
+            model,
+            OperatorWatch(Origins(), overwritten),
+            backward=settings.backward,
+            statistics=settings.statistics and real,
+            norms=real,
+        )
         stack.callback(recorder.detach)
         model.train(settings.training)
-        made = make_inputs(inputs, device_for(model, settings))
+        made = make_inputs(inputs, device_for(model, settings), mode=mode)
         return observed(model, made, settings, executed, recorder)
+
+
+def fits_twice(size: int) -> bool:
+    """True where a copy of so many bytes takes less than a quarter of the free memory."""
+    free = available_memory()
+    return free is None or size * 4 < free
 
 
 def observed(
@@ -102,21 +140,32 @@ def observed(
     """Run a prepared model, and write down what is seen."""
     watch, failure, output, gradients = recorder.watch, None, None, None
     named = bound_names(model, made)
-    try:
-        with torch.set_grad_enabled(settings.backward or settings.gradients):
+    inputs = tuple(each for name, value in named.items() for each in described(value, name))
+    recorder.name_inputs(named)
+    times: Times = {}
+    with torch.set_grad_enabled(settings.backward or settings.gradients):
+        try:
             recorder.attach()
             with watch:
                 output = model(*made.args, **made.kwargs)
-            if settings.backward:
-                gradients = backward(model, output)
-    except (Exception, SystemExit) as error:
-        failure = failure_of(error, model, recorder)
+        except (Exception, SystemExit) as error:
+            failure = failure_of(error, model, recorder)
+        if settings.backward and failure is None:
+            try:
+                norms = executed == "real"
+                gradients = backward(model, output, norms=norms, loss=settings.loss)
+            except Exception as error:
+                failure = backward_failure(error, model, output, settings)
+        if settings.repeat and failure is None and executed == "real":
+            recorder.detach()
+            times = timed(model, made, settings.repeat, recorder)
+    outputs = described(output)
     parameters = list(model.parameters())
     return Pass(
         executed=executed,
-        inputs=tuple(each for name, value in named.items() for each in described(value, name)),
-        outputs=described(output),
-        calls=recorder.records(),
+        inputs=inputs,
+        outputs=with_statistics(outputs, output) if recorder.statistics else outputs,
+        calls=recorder.records(times),
         parameters=sum(map(recorder.elements, parameters)),
         trainable=sum(recorder.elements(each) for each in parameters if each.requires_grad),
         macs=watch.macs,
@@ -124,15 +173,40 @@ def observed(
         never_called=recorder.never_called(),
         gradients=gradients,
         failure=failure,
-        largest=watch.largest,
+        peak=watch.alive.peak,
+        culprit=culprit_of(recorder),
+        seconds=times.get(("", 1)),
     )
+
+
+def timed(model: nn.Module, made: Inputs, repeat: int, recorder: Recorder) -> Times:
+    """The median time of each call in passes without a watch."""
+    modules = {path: module for module in recorder.modules if (path := recorder.paths[id(module)])}
+    on_cuda = any(each.is_cuda for each in (*model.parameters(), *model.buffers()))
+    return time_calls(
+        {"": model, **modules},
+        lambda: model(*made.args, **made.kwargs),
+        repeat,
+        on_cuda=on_cuda,
+    )
+
+
+def culprit_of(recorder: Recorder) -> Culprit | None:
+    """The call that first gave NaN or Inf."""
+    call = recorder.culprit
+    if call is None:
+        return None
+    own = call.module._parameters.items()
+    bad = (name for name, each in own if each is not None and not bool(each.isfinite().all()))
+    return Culprit(call.path, call.number, tuple(bad))
 
 
 def failure_of(error: BaseException, model: nn.Module, recorder: Recorder) -> Failure:
     """Where an exception came from."""
     call = recorder.failing_call(error)
     if call is None:
-        return Failure(error, model, "", 1, (), None, recorder.watch.last)
+        source = recorder.input_named(recorder.watch.source)
+        return Failure(error, model, "", 1, (), None, recorder.watch.last, source)
     return Failure(
         error=error,
         module=call.module,
@@ -141,24 +215,19 @@ def failure_of(error: BaseException, model: nn.Module, recorder: Recorder) -> Fa
         inputs=call.inputs,
         produced_by=recorder.origin(call),
         operator=recorder.watch.last,
+        from_input=recorder.input_behind(call),
     )
 
 
-def backward(model: nn.Module, output: object) -> dict[str, tuple[int, ...] | None]:
-    """The shape of each parameter's gradient of the sum of the outputs; nothing is accumulated."""
-    named = dict(model.named_parameters())
-    wanted = {name: each for name, each in named.items() if each.requires_grad}
-    ends = [tensor for _, tensor in leaves(output) if tensor.requires_grad]
-    if not wanted or not ends:
-        return dict.fromkeys(named)
-    found = torch.autograd.grad(
-        ends, list(wanted.values()), [torch.ones_like(end) for end in ends], allow_unused=True
-    )
-    shapes = dict(zip(wanted, found, strict=True))
-    return {
-        name: None if (gradient := shapes.get(name)) is None else tuple(gradient.shape)
-        for name in named
-    }
+def backward_failure(
+    error: BaseException, model: nn.Module, output: object, settings: Settings
+) -> Failure:
+    """What a loss or a backward pass raised."""
+    loss = settings.loss
+    if loss is None:
+        return Failure(error, model, "", 1, (), None, "")
+    module = loss.compute if isinstance(loss.compute, nn.Module) else model
+    return Failure(error, module, "(loss)", 1, described(output), None, "")
 
 
 def device_for(model: nn.Module, settings: Settings) -> torch.device:
@@ -167,49 +236,3 @@ def device_for(model: nn.Module, settings: Settings) -> torch.device:
         return torch.device(settings.device)
     tensors = (*model.parameters(), *model.buffers())
     return next((tensor.device for tensor in tensors), torch.device("cpu"))
-
-
-@contextlib.contextmanager
-def fake_tensors(model: nn.Module) -> Iterator[None]:
-    """Replace every tensor of a model by a fake one; whoever calls this puts them back."""
-    mode = mode_of(model)
-
-    def fake(tensor: torch.Tensor) -> torch.Tensor:
-        return mode.from_tensor(tensor)
-
-    # What torch or the model warns of concerns the real thing.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        replace_tensors(model, fake)
-        with fake_tensors_only(mode):
-            yield
-
-
-def copy_buffers(model: nn.Module) -> None:
-    """Give a model copies of its buffers: batch_norm does not announce that it writes to them."""
-    buffers = {id(buffer) for module in every_module(model) for buffer in module.buffers()}
-    copies: dict[int, torch.Tensor] = {}
-
-    def copied(tensor: torch.Tensor) -> torch.Tensor:
-        if id(tensor) not in buffers or is_uninitialized(tensor):
-            return tensor
-        if id(tensor) not in copies:
-            copies[id(tensor)] = tensor.detach().clone()
-        return copies[id(tensor)]
-
-    replace_tensors(model, copied)
-
-
-def replace_tensors(model: nn.Module, replace: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    """Replace the tensors among the attributes of every module."""
-    for module in every_module(model):
-        attributes = vars(module)
-        for name, value in list(attributes.items()):
-            attributes[name] = substitute(value, replace)
-
-
-def model_tensors(model: nn.Module) -> Iterator[torch.Tensor]:
-    """Every tensor among the attributes of every module."""
-    for module in every_module(model):
-        for value in vars(module).values():
-            yield from (tensor for _, tensor in leaves(value))

@@ -1,21 +1,23 @@
 """Hooks that write down every call of every module, and how to take them off again."""
 
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from modtool.live.counter import OperatorWatch
+from modtool.live.counter import FIRST_INPUT, OperatorWatch
 from modtool.live.fake import is_uninitialized
 from modtool.live.leaves import described, leaves
 from modtool.live.settings import type_of
+from modtool.live.statistics import dead_units, is_finite, unwatched, with_statistics
+from modtool.live.timing import Times
 from modtool.live.walk import modules_by_path
 from modtool.records import ModuleCall, TracedTensor
 
-__all__ = ["Call", "Recorder"]
+__all__ = ["Call", "Recorder", "norm_of"]
 
 
 @dataclass(slots=True)
@@ -30,9 +32,12 @@ class Call:
     inputs: tuple[TracedTensor, ...]
     given: tuple[object, ...]
     macs: int
+    ran: int = 0
     outputs: tuple[TracedTensor, ...] = ()
     finished: bool = False
     gradients: dict[str, TracedTensor] = field(default_factory=dict)
+    finite: bool = True
+    dead: tuple[int, int] | None = None
 
 
 class Recorder:
@@ -43,10 +48,22 @@ class Recorder:
         failed: The innermost call that saw an exception, by the exception's id.
     """
 
-    def __init__(self, model: nn.Module, watch: OperatorWatch, backward: bool) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        watch: OperatorWatch,
+        *,
+        backward: bool = False,
+        statistics: bool = False,
+        norms: bool = False,
+    ) -> None:
         self.watch = watch
         watch.parameters = frozenset(map(id, model.parameters()))
         self.backward = backward
+        self.statistics = statistics
+        self.norms = norms
+        self.culprit: Call | None = None
+        self.input_names: list[str] = []
         self.paths: dict[int, str] = {}
         self.modules: list[nn.Module] = []
         for path, module in modules_by_path(model):
@@ -60,6 +77,14 @@ class Recorder:
         self.counts: dict[int, int] = {}
         self.handles: list[RemovableHandle] = []
         self.sizes: dict[int, int] = {}
+
+    def name_inputs(self, inputs: Mapping[str, object]) -> None:
+        """Remember which tensors are the model's own inputs."""
+        for name, value in inputs.items():
+            for path, tensor in leaves(value, name):
+                index = FIRST_INPUT - len(self.input_names)
+                self.watch.origins.set(tensor, index, is_output=True)
+                self.input_names.append(path)
 
     def attach(self) -> None:
         """Put the hooks on."""
@@ -89,6 +114,8 @@ class Recorder:
             inputs=(*described(args), *described(kwargs)),
             given=(args, kwargs),
             macs=self.watch.macs,
+            ran=self.watch.ran,
+            finite=not self.statistics or is_finite((args, kwargs)),
         )
         self.calls.append(call)
         self.open.append(call)
@@ -128,13 +155,22 @@ class Recorder:
         """Write down what a call gave back."""
         call.finished = True
         call.outputs = described(result)
+        if self.statistics:
+            self.measure(call, result)
         origins = self.watch.origins
         for path, tensor in leaves(result):
             if not origins.is_output(tensor):
                 origins.set(tensor, call.index, is_output=True)
             if self.backward and tensor.requires_grad:
-                hook = keep_gradient(call, path)
+                hook = keep_gradient(call, path, norm=self.norms)
                 self.handles.append(tensor.register_hook(hook))  # type: ignore[no-untyped-call]
+
+    def measure(self, call: Call, result: object) -> None:
+        """Write down what the elements of a result are like."""
+        call.outputs = with_statistics(call.outputs, result)
+        call.dead = dead_units(call.module, result)
+        if self.culprit is None and call.finite and not is_finite(result):
+            self.culprit = call
 
     def failing_call(self, error: BaseException) -> Call | None:
         """The innermost call in which an exception began; None where it was not in one."""
@@ -145,18 +181,33 @@ class Recorder:
             seen = seen.__cause__ or seen.__context__
         return None
 
+    def source(self, call: Call) -> int | None:
+        """The index of the call, or of the input, that a failing call got what it failed on."""
+        if self.watch.ran > call.ran and self.watch.source is not None:
+            return self.watch.source
+        given = [tensor for _, tensor in leaves(call.given)]
+        return next((each for each in map(self.watch.origins.of, given) if each is not None), None)
+
     def origin(self, call: Call) -> str | None:
         """The call that produced what a failing call was given, with its number from the second."""
-        given = [tensor for _, tensor in leaves(call.given)]
-        known = (index for index in map(self.watch.origins.of, given) if index is not None)
-        index = next(known, self.watch.source)
-        if index is None:
+        index = self.source(call)
+        if index is None or index <= FIRST_INPUT:
             return None
         source = self.calls[index + 1]
         return source.path + (f" (call {source.number})" if source.number > 1 else "")
 
-    def records(self) -> tuple[ModuleCall, ...]:
+    def input_behind(self, call: Call) -> str | None:
+        """The model's own input that a failing call was given; None where there was a call."""
+        index = self.source(call)
+        return self.input_named(index)
+
+    def input_named(self, index: int | None) -> str | None:
+        """The name of the input with an index; None where that is no input's."""
+        return self.input_names[FIRST_INPUT - index] if (index or 0) <= FIRST_INPUT else None  # type: ignore[operator]
+
+    def records(self, times: Times | None = None) -> tuple[ModuleCall, ...]:
         """The calls of submodules that finished, or ran in part around one that did."""
+        times = times or {}
         parts = {id(each) for each in self.calls if each.finished or self.contains_more(each)}
         return tuple(
             ModuleCall(
@@ -170,6 +221,8 @@ class Recorder:
                 parameters=self.parameters(call.module),
                 macs=call.macs,
                 gradients=tuple(call.gradients.values()) if self.backward else None,
+                seconds=times.get((call.path, call.number)),
+                dead=call.dead,
             )
             for call in self.calls[1:]
             if id(call) in parts
@@ -214,10 +267,20 @@ def can_be_called(module: nn.Module) -> bool:
     return getattr(type(module), "forward", None) is not nn.Module.forward
 
 
-def keep_gradient(call: Call, path: str) -> Callable[[torch.Tensor], None]:
+def keep_gradient(call: Call, path: str, *, norm: bool) -> Callable[[torch.Tensor], None]:
     """A hook that writes down the gradient of one output of a call."""
 
     def keep(gradient: torch.Tensor) -> None:
-        call.gradients[path] = described(gradient, path)[0]
+        (traced,) = described(gradient, path)
+        call.gradients[path] = replace(traced, norm=norm_of(gradient)) if norm else traced
 
     return keep
+
+
+def norm_of(gradient: torch.Tensor) -> float:
+    """The Euclidean norm, summed in float64 where the element type is smaller."""
+    with unwatched():
+        values = gradient.detach()
+        values = values.to_dense() if values.layout is not torch.strided else values
+        kind = torch.complex128 if values.is_complex() else torch.float64
+        return float(torch.linalg.vector_norm(values, dtype=kind))

@@ -17,7 +17,7 @@ from modtool.errors import ModelError, UsageError
 from modtool.live.fans import owner
 from modtool.live.fill import fill_magnitude, generator_for
 
-__all__ = ["reset", "without_reset"]
+__all__ = ["all_tensors", "reset", "restored", "without_reset"]
 
 Tensors = dict[str, torch.Tensor]
 
@@ -54,6 +54,19 @@ def reset(model: nn.Module, names: Sequence[str], seed: int = 0) -> None:
         wanted.setdefault(path, set()).add(id(tensors[name]))
     for path, chosen in wanted.items():
         reset_module(modules[path], path, chosen, seed)
+
+
+@contextmanager
+def restored(model: nn.Module, names: Iterable[str]) -> Iterator[None]:
+    """The named tensors get the values back that they had when the block began."""
+    tensors = all_tensors(model)
+    kept = [(tensors[name], tensors[name].detach().clone()) for name in names]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, before in kept:
+                tensor.copy_(before)
 
 
 def without_reset(model: nn.Module, names: Sequence[str]) -> tuple[str, ...]:

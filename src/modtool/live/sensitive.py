@@ -5,33 +5,37 @@ from collections.abc import Iterator
 from types import CodeType, FunctionType
 
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.dropout import _DropoutNd
+
+from modtool.pickles.nn_settings import mode_sensitive
 
 __all__ = ["is_mode_sensitive"]
 
 # These set or show the flag; they do not compute with it.
 NOT_COMPUTING = frozenset({"__init__", "train", "eval", "extra_repr", "__repr__", "__setstate__"})
 
+TORCH = ("torch.nn.modules.", "torch.nn.utils.")
+
 
 def is_mode_sensitive(module: nn.Module) -> bool:
     """True when the module itself, not what it contains, depends on its `training` flag.
 
-    For the classes of torch.nn this is known; any other class is where one of its methods reads an
-    attribute called `training`.
+    For torch's own classes this is known, by the same table that files are read with; any other
+    class is where one of its methods reads an attribute called `training`.
     """
-    if isinstance(module, _DropoutNd):
-        return module.p > 0
-    if isinstance(module, _NormBase):
-        # Without running statistics it uses those of the batch in either mode.
-        return bool(module.track_running_stats)
-    if isinstance(module, nn.MultiheadAttention):
-        return bool(module.dropout > 0)
-    if isinstance(module, nn.RNNBase):
-        return module.dropout > 0 and module.num_layers > 1
-    if isinstance(module, nn.RReLU):
-        return module.lower != module.upper
-    return reads_training(type(module))  # type: ignore[arg-type]
+    kind = type(module)
+    attributes = vars(module)
+    known = any(mode_sensitive(name, attributes) for name in names_known(kind))  # type: ignore[arg-type]
+    return known or reads_training(kind)  # type: ignore[arg-type]
+
+
+@functools.cache
+def names_known(kind: type[nn.Module]) -> tuple[str, ...]:
+    """The names of a class and its bases that are torch's own."""
+    names = (f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__)
+    return tuple(name for name in names if name.startswith("torch.") and name not in BARE)
+
+
+BARE = frozenset({"torch.nn.modules.module.Module", "torch.nn.modules.container.Sequential"})
 
 
 @functools.cache
@@ -40,7 +44,7 @@ def reads_training(kind: type[nn.Module]) -> bool:
     return any(
         "training" in code.co_names
         for base in kind.__mro__
-        if not base.__module__.startswith("torch.nn.modules.") and base is not object
+        if not base.__module__.startswith(TORCH) and base is not object
         for name, function in vars(base).items()
         if isinstance(function, FunctionType) and name not in NOT_COMPUTING
         for code in codes(function.__code__)

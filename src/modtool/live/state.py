@@ -26,7 +26,9 @@ from modtool.records import (
 __all__ = ["checkpoint_of"]
 
 
-def checkpoint_of(model: nn.Module, target: str, *, device: str = "meta") -> Checkpoint:
+def checkpoint_of(
+    model: nn.Module, target: str, *, device: str = "meta", values: bool = True
+) -> Checkpoint:
     """Every tensor and module of a live model; nothing is copied.
 
     Args:
@@ -34,6 +36,7 @@ def checkpoint_of(model: nn.Module, target: str, *, device: str = "meta") -> Che
         target: What the user named.
         device: What tensors on the meta device are described as: where a definition that was built
             there to save memory would have put them.
+        values: Whether the storages are to give the bytes; a description alone is quicker.
 
     Returns:
         A checkpoint of format `python`. Tensors stand in the order of `state_dict()`, buffers that
@@ -42,7 +45,7 @@ def checkpoint_of(model: nn.Module, target: str, *, device: str = "meta") -> Che
     modules = list(modules_by_path(model))
     saved, failed = saved_state(model)
     entries = tensors_by_name(modules, saved)
-    storages = Storages(device)
+    storages = Storages(device, values)
     return Checkpoint(
         target=target,
         format="python",
@@ -118,8 +121,9 @@ def saved_state(model: nn.Module) -> tuple[Mapping[str, object], tuple[Note, ...
 class Storages:
     """Describes tensors, and gives those that share bytes the same storage."""
 
-    def __init__(self, meta: str) -> None:
+    def __init__(self, meta: str, values: bool) -> None:
         self.meta = meta
+        self.values = values
         self.known: dict[int, Storage] = {}
 
     def describe(self, name: str, tensor: torch.Tensor, role: Role, persistent: bool) -> TensorInfo:
@@ -155,7 +159,7 @@ class Storages:
             return None
         known = self.known.get(storage._cdata)
         if known is None:
-            data = None if is_fake(tensor) else bytes_in(storage)
+            data = bytes_in(storage) if self.values and not is_fake(tensor) else None
             key = str(len(self.known))
             known = Storage(key, storage.nbytes(), self.location(tensor), data)
             self.known[storage._cdata] = known

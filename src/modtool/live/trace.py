@@ -5,10 +5,11 @@ The pass runs on fake tensors, which cost no memory and no arithmetic. Where it 
 """
 
 import copy
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import torch
 from torch import nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
@@ -20,19 +21,50 @@ from torch.nn.parameter import UninitializedBuffer
 from modtool.errors import UsageError
 from modtool.live.blame import user_line
 from modtool.live.fake import is_fake, is_uninitialized
-from modtool.live.inputs import Inputs
+from modtool.live.inputs import Inputs, bound_names, with_dtype
+from modtool.live.losses import Loss
 from modtool.live.memory import available_memory, shown_bytes
 from modtool.live.passes import Executed, Failure, Pass, Settings, run_pass
 from modtool.live.settings import settings_of, type_of
+from modtool.live.walk import modules_by_path
 from modtool.notes import note
 from modtool.records import Note, Trace, TraceError
 
-__all__ = ["Mode", "trace"]
+__all__ = ["Mode", "Request", "trace"]
 
 Mode = Literal["train", "eval"]
 
-# A pass that failed on fake tensors for a plain reason is confirmed for real below this size.
+# What is nice to have of a real pass, such as confirming a failure, is had below this size.
 CHEAP = 2 * 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a trace is to tell.
+
+    Attributes:
+        mode: Train or eval, for the whole model; every module's own flag is restored.
+        backward: Also gradients of each call's outputs and of each parameter: their shapes, and
+            their norms where a real pass is cheap.
+        device: Where the inputs go; None means where the model's first tensor is.
+        loss: What the backward pass begins with; None means the sum of the outputs.
+        statistics: What every output is like. Needs a real pass.
+        repeat: Also time every call, in so many more passes. Needs a real pass.
+        real: Run with values, also where shapes alone would do.
+    """
+
+    mode: Mode = "eval"
+    backward: bool = False
+    device: str | None = None
+    loss: Loss | None = None
+    statistics: bool = False
+    repeat: int = 0
+    real: bool = False
+
+    @property
+    def needs_values(self) -> bool:
+        """True where a fake pass cannot tell what is asked."""
+        return self.real or self.statistics or self.repeat > 0
 
 
 def trace(
@@ -40,10 +72,9 @@ def trace(
     inputs: Inputs,
     *,
     target: str = "",
-    mode: Mode = "eval",
-    backward: bool = False,
-    device: str | None = None,
     rebuild: Callable[[], nn.Module] | None = None,
+    request: Request | None = None,
+    **options: Any,
 ) -> Trace:
     """Run one forward pass and write down every call.
 
@@ -51,11 +82,10 @@ def trace(
         model: Its tensors may be real, fake or on the meta device. It is left as it was.
         inputs: What it is given, as `parse_inputs` makes it.
         target: What the user named.
-        mode: Train or eval, for the whole model; every module's own flag is restored.
-        backward: Also write down gradient shapes of each call's outputs and of each parameter.
-        device: Where the inputs go; None means where the model's first tensor is.
         rebuild: Gives the same model with real tensors; asked for only where a pass needs values
             and `model` has none.
+        request: What to tell.
+        options: Attributes of the request, where none is given.
 
     Returns:
         The trace. A forward pass that raises is one too: its `error` says where and why.
@@ -63,14 +93,100 @@ def trace(
     Raises:
         UsageError: The pass needs values, and there are none, or no memory for them.
     """
-    settings = Settings(mode == "train", backward, device)
+    asked = request or Request(**options)
+    settings = Settings(
+        training=asked.mode == "train",
+        backward=asked.backward,
+        device=asked.device,
+        loss=asked.loss,
+        statistics=asked.statistics,
+        repeat=asked.repeat,
+    )
     fake = None
-    if not is_lazy(model):
-        fake = run(model, inputs, settings, "fake")
-        if fake.failure is None or is_settled(model, fake, rebuild):
-            return report(fake, target, mode)
-    real = run(with_values(model, fake, rebuild), inputs, settings, "real")
-    return report(real, target, mode, () if real.failure else (why_real(fake),))
+    if not is_lazy(model) and not (asked.needs_values and is_small(model)):
+        fake, inputs = run_typed(model, inputs, settings, "fake")
+        if is_answer(model, fake, rebuild, asked):
+            return report(fake, target, asked, (*left_out(fake, asked), *scripted(model)))
+    throwaway = is_hollow(model)
+    chosen = with_values(model, fake, rebuild, asked)
+    settings = replace(settings, keep_all=not throwaway and (fake is None or bool(fake.failure)))
+    real, _ = run_typed(chosen, inputs, settings, "real")
+    unasked = not asked.needs_values and (fake is None or fake.failure is not None)
+    notes = (why_real(fake),) if unasked and not real.failure else ()
+    return report(real, target, asked, (*notes, *scripted(chosen)))
+
+
+def is_answer(
+    model: nn.Module, fake: Pass, rebuild: Callable[[], nn.Module] | None, asked: Request
+) -> bool:
+    """True when a fake pass tells all that is asked, or all that can be had."""
+    if fake.failure is not None:
+        return is_settled(model, fake, rebuild)
+    if asked.needs_values:
+        return False
+    without = is_hollow(model) and rebuild is None
+    return not asked.backward or without or size_for_real(model, fake) > CHEAP
+
+
+def left_out(fake: Pass, asked: Request) -> tuple[Note, ...]:
+    """A note where gradients have shapes and no norms."""
+    if not asked.backward or fake.gradients is None or not fake.gradients.shapes:
+        return ()
+    return (note("norms-left-out", "", "the backward pass ran for shapes; --real has norms too"),)
+
+
+def scripted(model: nn.Module) -> tuple[Note, ...]:
+    """A note for each outermost scripted module."""
+    paths: list[str] = []
+    for path, module in modules_by_path(model):
+        inside = any(not above or path.startswith(f"{above}.") for above in paths)
+        if isinstance(module, torch.jit.ScriptModule) and not inside:
+            paths.append(path)
+    message = "runs as TorchScript, which takes no hooks: no rows for it, its MACs are counted"
+    return tuple(note("scripted-module", path, message) for path in paths)
+
+
+def is_small(model: nn.Module) -> bool:
+    """True for a model that is run for real at once, with no fake pass to measure it before."""
+    return sum(each.nbytes for each in (*model.parameters(), *model.buffers())) < CHEAP
+
+
+def run_typed(
+    model: nn.Module, inputs: Inputs, settings: Settings, executed: Executed
+) -> tuple[Pass, Inputs]:
+    """A pass, again with int64 for an input that turns out to be looked up in a table."""
+    done = run(model, inputs, settings, executed)
+    for _ in range(MOST_INPUTS):
+        failure = done.failure
+        if failure is None or failure.from_input is None or not wants_indices(failure):
+            break
+        path = position_of(model, inputs, failure.from_input)
+        changed = with_dtype(inputs, path, torch.int64)
+        if changed == inputs:
+            break
+        inputs = changed
+        done = run(model, inputs, settings, executed)
+    return done, inputs
+
+
+MOST_INPUTS = 20
+LOOK_UPS = ("embedding", "index", "gather", "scatter", "one_hot", "take", "nll_loss")
+
+
+def wants_indices(failure: Failure) -> bool:
+    """True when a pass failed because positions in a table have to be integers."""
+    text = str(failure.error)
+    operator = failure.operator.partition(".")[2]
+    looks_up = operator.lstrip("_").startswith(LOOK_UPS) or "indices" in text
+    return looks_up and any(sign in text for sign in ("Long", "long", "Int", "int64", "integ"))
+
+
+def position_of(model: nn.Module, inputs: Inputs, name: str) -> str:
+    """The path of an input inside the arguments, from the name that `forward` gives it."""
+    first, dot, rest = name.partition(".")
+    names = list(bound_names(model, inputs))
+    index = names.index(first) if first in names else len(names)
+    return f"{index}{dot}{rest}" if index < len(inputs.args) else name
 
 
 def run(model: nn.Module, inputs: Inputs, settings: Settings, executed: Executed) -> Pass:
@@ -119,28 +235,42 @@ def size_for_real(model: nn.Module, fake: Pass) -> int:
     """Bytes that a real pass takes at least, beside what is in memory already."""
     tensors = {id(each): each for each in (*model.parameters(), *model.buffers())}
     built = sum(each.nbytes for each in tensors.values() if is_fake(each))
-    return built + sum(each.nbytes for each in fake.inputs) + 2 * fake.largest
+    return built + sum(each.nbytes for each in fake.inputs) + fake.peak
 
 
 def with_values(
-    model: nn.Module, fake: Pass | None, rebuild: Callable[[], nn.Module] | None
+    model: nn.Module,
+    fake: Pass | None,
+    rebuild: Callable[[], nn.Module] | None,
+    asked: Request,
 ) -> nn.Module:
     """The model to run for real."""
     if fake is None:
         # A lazy module becomes another class in its first pass: that happens to a copy.
-        return copied(model)
+        return copied(model) if is_lazy(model) else real_tensors(model, rebuild, NEEDED)
     free = available_memory()
     needed = size_for_real(model, fake)
+    cause = why_real(fake).message if fake.failure else NEEDED
     if free is not None and needed > free:
         raise UsageError(
-            f"{why_real(fake).message}; that takes {shown_bytes(needed)} of memory or more, and "
+            f"{cause}; that takes {shown_bytes(needed)} of memory or more, and "
             f"{shown_bytes(free)} are free",
             "trace a smaller configuration of the model, or smaller inputs",
         )
+    return real_tensors(model, rebuild, cause)
+
+
+NEEDED = "what is asked needs values"
+
+
+def real_tensors(
+    model: nn.Module, rebuild: Callable[[], nn.Module] | None, cause: str
+) -> nn.Module:
+    """The model, built again where its tensors have no bytes."""
     if not is_hollow(model):
         return model
     if rebuild is None:
-        raise UsageError(f"{why_real(fake).message}, and the model's tensors have none")
+        raise UsageError(f"{cause}, and the model's tensors have none")
     return rebuild()
 
 
@@ -167,11 +297,12 @@ def why_real(fake: Pass | None) -> Note:
     return note("ran-for-real", failure.path, f"the forward pass needs values{place} ({cause})")
 
 
-def report(done: Pass, target: str, mode: Mode, notes: tuple[Note, ...] = ()) -> Trace:
+def report(done: Pass, target: str, asked: Request, notes: tuple[Note, ...] = ()) -> Trace:
     """A pass as a record."""
+    gradients = done.gradients
     return Trace(
         target=target,
-        mode=mode,
+        mode=asked.mode,
         executed=done.executed,
         inputs=done.inputs,
         outputs=done.outputs,
@@ -181,9 +312,13 @@ def report(done: Pass, target: str, mode: Mode, notes: tuple[Note, ...] = ()) ->
         macs=done.macs,
         uncounted=done.uncounted,
         never_called=done.never_called,
-        parameter_gradients=done.gradients,
+        parameter_gradients=gradients.shapes if gradients else None,
         error=error_of(done.failure) if done.failure else None,
-        notes=(*notes, *no_gradient(done)),
+        notes=(*notes, *gradient_notes(done), *value_notes(done)),
+        gradient_norms=gradients.norms if gradients and gradients.norms else None,
+        unused=gradients.unused if gradients else (),
+        loss=asked.loss.name if asked.loss else None,
+        seconds=done.seconds,
     )
 
 
@@ -200,12 +335,48 @@ def error_of(failure: Failure) -> TraceError:
         inputs=failure.inputs,
         produced_by=failure.produced_by,
         settings=settings_of(failure.module),
+        from_input=failure.from_input,
     )
 
 
-def no_gradient(done: Pass) -> tuple[Note, ...]:
-    """A note where a backward pass found nothing to do."""
-    if done.gradients is None or any(shape is not None for shape in done.gradients.values()):
+def gradient_notes(done: Pass) -> tuple[Note, ...]:
+    """Notes where a backward pass reached nothing, or not all."""
+    found = done.gradients
+    if found is None:
         return ()
-    message = "no output depends on a trainable parameter: there is no gradient to show"
-    return (note("no-gradient", "", message),)
+    if all(shape is None for shape in found.shapes.values()):
+        message = "no output depends on a trainable parameter: there is no gradient to show"
+        return (note("no-gradient", "", message),)
+    if not found.unused:
+        return ()
+    shown = ", ".join(found.unused[:4]) + (", …" if len(found.unused) > 4 else "")
+    message = f"{len(found.unused)} trainable parameters got no gradient: {shown}"
+    return (note("unused-parameters", "", message),)
+
+
+def value_notes(done: Pass) -> tuple[Note, ...]:
+    """Notes on NaN, Inf and dead units."""
+    return (*non_finite(done), *dead(done))
+
+
+def non_finite(done: Pass) -> Iterator[Note]:
+    """A note on the first module that produced a NaN or an infinity."""
+    culprit = done.culprit
+    if culprit is None:
+        return
+    again = f" in call {culprit.call}" if culprit.call > 1 else ""
+    own = f"; its own {', '.join(culprit.parameters)} held some" if culprit.parameters else ""
+    message = f"gave NaN or Inf{again}, though what it was given had none{own}"
+    yield note("non-finite", culprit.path, message)
+
+
+def dead(done: Pass) -> Iterator[Note]:
+    """A note on ReLUs with units that gave nothing but zeros."""
+    found = [
+        f"{call.path} ({call.dead[0]} of {call.dead[1]})"
+        for call in done.calls
+        if call.dead is not None and call.dead[0]
+    ]
+    if found:
+        shown = ", ".join(found[:4]) + (f", … ({len(found)} in all)" if len(found) > 4 else "")
+        yield note("dead-units", "", f"units that gave nothing but zeros: {shown}")

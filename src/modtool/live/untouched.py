@@ -11,7 +11,7 @@ from torch import nn
 
 from modtool.live.walk import every_module
 
-__all__ = ["untouched"]
+__all__ = ["random_states_kept", "untouched"]
 
 SEED = 0
 

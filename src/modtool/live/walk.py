@@ -33,8 +33,11 @@ def modules_by_path(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def hidden_objects(module: nn.Module) -> Iterator[tuple[str, nn.Module | nn.Parameter]]:
     """Modules and parameters that a module keeps in plain containers, with the attribute's name."""
-    for name, value in list(vars(module).items()):
-        if name not in BOOKKEEPING and isinstance(value, CONTAINERS):
+    attributes = vars(module)
+    if attributes.keys() <= BOOKKEEPING:
+        return
+    for name, value in list(attributes.items()):
+        if isinstance(value, CONTAINERS) and value and name not in BOOKKEEPING:
             for found in contents(value, set()):
                 yield name, found
 

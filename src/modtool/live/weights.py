@@ -1,34 +1,36 @@
 """`--weights`: a checkpoint of any format put into a model, one tensor at a time."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
 
 from modtool.errors import UsageError
 from modtool.live.compute import converted
+from modtool.live.fake import is_fake
 from modtool.notes import note
 from modtool.plan import PlannedTensor
 from modtool.records import Checkpoint, Note, TensorInfo
 
-__all__ = ["load_weights"]
+__all__ = ["load_weights", "values_of"]
 
 
 def load_weights(model: nn.Module, checkpoint: Checkpoint) -> tuple[Note, ...]:
     """Put a checkpoint's model section into a model; memory is bounded by the largest tensor.
 
     Args:
-        model: With real tensors; they are changed in place.
+        model: Real tensors are changed in place. Those without bytes stay so, and their names and
+            shapes are compared all the same.
         checkpoint: What was opened.
 
     Returns:
         Notes on names that are missing, unexpected, or of another shape, none of which is loaded.
 
     Raises:
-        UsageError: Not one name and shape fits.
+        UsageError: Not one name and shape fits, or a tensor is packed in a way torch does not know.
     """
     wanted = tensors_of(model)
-    found = {tensor.name: tensor for tensor in checkpoint.model_tensors if tensor.persistent}
+    found = unwrapped(wanted, stored_tensors(checkpoint))
     common = [name for name in wanted if name in found]
     fits = [name for name in common if tuple(wanted[name].shape) == found[name].shape]
     if not fits:
@@ -38,18 +40,46 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> tuple[Note, ...]:
         )
     with torch.no_grad():
         for name in fits:
-            wanted[name].copy_(values_of(found[name]))
+            if not is_fake(wanted[name]):
+                wanted[name].copy_(values_of(found[name]))
     mismatched = [
         f"{name} ({list(found[name].shape)} for {list(wanted[name].shape)})"
         for name in common
         if name not in set(fits)
     ]
+    filled = {id(wanted[name]) for name in fits}
     names = {
-        "missing-weights": [name for name in wanted if name not in found],
+        # A tied tensor is stored under one of its names only, in safetensors files.
+        "missing-weights": [
+            name for name in wanted if name not in found and id(wanted[name]) not in filled
+        ],
         "unexpected-weights": [name for name in found if name not in wanted],
         "mismatched-weights": mismatched,
     }
     return tuple(reports(checkpoint.target, names))
+
+
+def stored_tensors(checkpoint: Checkpoint) -> dict[str, TensorInfo]:
+    """The model's part of a checkpoint, by name."""
+    return {tensor.name: tensor for tensor in checkpoint.model_tensors if tensor.persistent}
+
+
+def unwrapped(
+    wanted: Mapping[str, torch.Tensor], found: dict[str, TensorInfo]
+) -> dict[str, TensorInfo]:
+    """The same without the prefix that DataParallel or torch.compile put before every name."""
+    for prefix in WRAPPERS:
+        if found and not found.keys() & wanted.keys() and all(map(starts(prefix), found)):
+            found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
+    return found
+
+
+def starts(prefix: str) -> Callable[[str], bool]:
+    """A predicate: does a name begin so?"""
+    return lambda name: name.startswith(prefix)
+
+
+WRAPPERS = ("module.", "_orig_mod.", "module.")
 
 
 def tensors_of(model: nn.Module) -> Mapping[str, torch.Tensor]:
@@ -59,9 +89,16 @@ def tensors_of(model: nn.Module) -> Mapping[str, torch.Tensor]:
 
 
 def values_of(tensor: TensorInfo) -> torch.Tensor:
-    """The elements of a stored tensor, in memory."""
+    """The elements of a stored tensor, in memory.
+
+    Raises:
+        UsageError: They are packed in a way that torch has no dtype for.
+    """
+    dtype = getattr(torch, tensor.dtype, None)
+    if not isinstance(dtype, torch.dtype) or tensor.layout != "strided":
+        kind = tensor.dtype if tensor.layout == "strided" else f"{tensor.layout} {tensor.dtype}"
+        raise UsageError(f"{tensor.name}: elements stored as {kind} cannot be put in a model")
     planned = PlannedTensor(tensor.name, None, tensor, tensor.dtype)
-    dtype = getattr(torch, tensor.dtype)
     pieces = [torch.frombuffer(piece, dtype=dtype) for piece in converted(planned) if len(piece)]
     flat = torch.cat(pieces) if pieces else torch.empty(0, dtype=dtype)
     return flat.view(tensor.shape)

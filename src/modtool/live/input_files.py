@@ -1,0 +1,150 @@
+"""Inputs that stand in a file, or that a function of the user's makes.
+
+batch.pt  batch.npz  batch.safetensors     read as any checkpoint is: nothing in it is executed
+batch.json                                 lists of numbers are tensors, all else stays what it is
+inputs.py:make_inputs                      called, with the model where it takes one
+"""
+
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from modtool.errors import TargetError, UsageError
+from modtool.formats import open_checkpoint
+from modtool.live.choose import value_named
+from modtool.live.importing import attempt, import_target, surroundings_of
+from modtool.live.inputs import with_lists
+from modtool.live.targets import parse_target
+from modtool.live.weights import values_of
+from modtool.records import Checkpoint
+
+__all__ = ["call_for_inputs", "read_input"]
+
+PLAIN = (bool, int, float, str, type(None))
+
+
+def read_input(path: str, model: nn.Module) -> object:
+    """What a file of inputs holds: one tensor, or lists and dicts of tensors and plain values.
+
+    Args:
+        path: The file.
+        model: JSON does not tell float32 from float64: its numbers get the model's dtype.
+
+    Raises:
+        ModtoolError: It cannot be read, or holds no tensor.
+    """
+    if path.endswith(".json"):
+        return read_json(path, model)
+    checkpoint = open_checkpoint(path)
+    if not checkpoint.tensors:
+        raise UsageError(f"--input {path}: there is no tensor in it")
+    return nested_values(checkpoint)
+
+
+def nested_values(checkpoint: Checkpoint) -> object:
+    """A checkpoint's tensors and plain values, nested as their names say."""
+    made: dict[str, object] = {}
+    for tensor in checkpoint.tensors:
+        put(made, ".".join(filter(None, (tensor.section, tensor.name))), values_of(tensor))
+    for name, value in checkpoint.values.items():
+        if isinstance(value, PLAIN) and not is_unknown(value):
+            put(made, name, value)
+    whole = made.get("")
+    return with_lists(made) if whole is None else whole
+
+
+def is_unknown(value: object) -> bool:
+    """True for `<pkg.Class>`: what the file would only give to who runs it."""
+    return isinstance(value, str) and value.startswith("<") and value.endswith(">")
+
+
+def put(made: dict[str, object], path: str, value: object) -> None:
+    """Put a value where its path leads; a name that is no path stays whole."""
+    *above, last = path.split(".")
+    inside = made
+    for part in above:
+        entered = inside.setdefault(part, {})
+        if not isinstance(entered, dict):
+            made[path] = value
+            return
+        inside = entered
+    inside.setdefault(last, value)
+
+
+def read_json(path: str, model: nn.Module) -> object:
+    """A JSON file, with tensors for its lists of numbers."""
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise TargetError(f"{path}: cannot be read: {reason}") from None
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"--input {path}: {error}") from None
+    floating = (each.dtype for each in model.parameters() if each.dtype.is_floating_point)
+    return with_tensors(value, next(floating, torch.get_default_dtype()), path)
+
+
+def with_tensors(value: object, dtype: torch.dtype, path: str) -> object:
+    """Lists of numbers as tensors: whole ones int64, others of the given dtype, flags bool."""
+    if isinstance(value, Mapping):
+        return {key: with_tensors(inner, dtype, path) for key, inner in value.items()}
+    if not isinstance(value, list):
+        return value
+    kinds = kinds_in(value)
+    if not kinds or not kinds <= {int, float, bool}:
+        return [with_tensors(inner, dtype, path) for inner in value]
+    try:
+        made = torch.tensor(value)
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+        raise UsageError(f"--input {path}: a list of numbers is no tensor: {error}") from None
+    return made.to(dtype) if made.is_floating_point() else made
+
+
+def kinds_in(value: object) -> set[type]:
+    """The types of everything that is no list inside nested lists."""
+    kinds: set[type] = set()
+    todo = [value]
+    while todo:
+        each = todo.pop()
+        if isinstance(each, list):
+            todo.extend(each)
+        else:
+            kinds.add(type(each))
+    return kinds
+
+
+def call_for_inputs(text: str, model: nn.Module) -> object:
+    """What a function of the user's makes for the model.
+
+    Raises:
+        ModelError: It raised; the message has its file and line.
+        UsageError: It takes more than the model.
+    """
+    target = parse_target(text)
+    if not target.name:
+        raise UsageError(f"--inputs {text}: name a function in it: {text}:make_inputs")
+    surroundings = surroundings_of(target)
+    module = import_target(target, surroundings)
+    make = value_named(module, target)
+    if isinstance(make, nn.Module) or not callable(make):
+        raise UsageError(f"--inputs {text} is no function")
+    given = (model,) if wants_model(make) else ()
+    with surroundings.entered():
+        return attempt(lambda: make(*given), f"making inputs with {text}")
+
+
+def wants_model(make: object) -> bool:
+    """True for a function that cannot be called without an argument."""
+    try:
+        signature = inspect.signature(make)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return False
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return any(
+        each.kind in kinds and each.default is inspect.Parameter.empty
+        for each in signature.parameters.values()
+    )
