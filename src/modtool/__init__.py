@@ -4,13 +4,37 @@ The names below are loaded when they are first used; importing modtool imports n
 """
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # what type checkers and editors see of `PUBLIC`
+    from modtool.api import (
+        Outcome,
+        Writing,
+        check,
+        convert,
+        count,
+        freeze,
+        reinit,
+        summary,
+        trace,
+        unfreeze,
+    )
+    from modtool.errors import ModtoolError
+    from modtool.formats import open_checkpoint
+    from modtool.live.freeze import apply_freeze, param_groups
+    from modtool.records import Checkpoint, Trace
+    from modtool.report import Report, Totals
 
 # Public name -> the module that has it.
 PUBLIC = {
     "Outcome": "modtool.api",
     "Writing": "modtool.api",
+    "apply_freeze": "modtool.live.freeze",
+    "check": "modtool.api",
     "convert": "modtool.api",
+    "diff": "modtool.api",
     "freeze": "modtool.api",
+    "param_groups": "modtool.live.freeze",
     "reinit": "modtool.api",
     "unfreeze": "modtool.api",
     "Checkpoint": "modtool.records",
@@ -32,10 +56,14 @@ __all__ = [
     "Totals",
     "Trace",
     "Writing",
+    "apply_freeze",
+    "check",
     "convert",
     "count",
+    "diff",
     "freeze",
     "open_checkpoint",
+    "param_groups",
     "reinit",
     "summary",
     "trace",

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from modtool.errors import UsageError
+from modtool.errors import TargetError, UsageError
 from modtool.formats import open_checkpoint
 from modtool.live.targets import is_model_target
 from modtool.records import Checkpoint, Note
@@ -37,12 +37,35 @@ def open_target(
             raise UsageError(
                 f"{target} is a checkpoint: --arg, --weights and --device are for models"
             )
-        return narrowed(open_checkpoint(os.fspath(target)), section)  # type: ignore[arg-type]
+        found = opened(os.fspath(target))  # type: ignore[arg-type]
+        if found is not None:
+            return narrowed(found, section)
     from modtool.live.state import checkpoint_of
 
-    loaded, notes = load_target(target, arguments, device=device, weights=weights, real=values)
-    made = checkpoint_of(loaded.model, loaded.target)
+    build: Built = "real" if values else "meta"
+    loaded, notes = load_target(target, arguments, device=device, weights=weights, build=build)
+    made = checkpoint_of(loaded.model, loaded.target, device=loaded.device, values=values)
     return narrowed(replace(made, notes=(*made.notes, *notes)), section)
+
+
+def opened(path: str) -> Checkpoint | None:
+    """The checkpoint at a path; None where there is but a configuration of transformers."""
+    try:
+        return open_checkpoint(path)
+    except TargetError:
+        if is_configuration(path):
+            return None
+        raise
+
+
+def is_configuration(path: str) -> bool:
+    """True for a `config.json` of transformers, or a folder that has one; torch stays away."""
+    place = os.path.join(path, "config.json") if os.path.isdir(path) else path
+    if os.path.basename(place) != "config.json" or not os.path.isfile(place):
+        return False
+    from modtool.live.pretrained import is_configuration as holds_a_model
+
+    return holds_a_model(path)
 
 
 def is_file(target: "str | os.PathLike[str] | nn.Module") -> bool:
@@ -56,31 +79,81 @@ def load_target(
     *,
     device: str | None = None,
     weights: str | None = None,
-    real: bool = False,
+    build: "Built" = "real",
+    trust: bool = False,
 ) -> tuple["LoadedModel", tuple[Note, ...]]:
-    """The model that a target names, with the weights put in, and what did not fit of those."""
+    """The model that a target names, with the weights put in, and what did not fit of those.
+
+    Args:
+        target: What the user named, or the model itself.
+        arguments: Of the model's constructor.
+        device: Where to put the model.
+        weights: A checkpoint to load into it; into tensors without bytes when it is rebuilt.
+        build: `meta` or `fake` asks for tensors without bytes; see `modtool.live.load`.
+        trust: A full-model save or a TorchScript file may be loaded for real.
+    """
     if is_file(target):
-        raise UsageError(
-            f"{target} is a checkpoint, and this needs a model to run",
-            f"name the model, and its weights: MODEL.py --weights {target}",
-        )
-    from modtool.live.load import LoadedModel, load_model
+        path = os.fspath(target)  # type: ignore[arg-type]
+        loaded = load_file(path, arguments, device=device, build=build, trust=trust)
+    elif isinstance(target, str | os.PathLike):
+        from modtool.live.load import load_model
 
-    if not isinstance(target, str | os.PathLike):
-        loaded = LoadedModel(target, type(target).__name__, "real", "cpu", lambda: target)
-    else:
-        build: Built = "real" if real or weights else "meta"
         loaded = load_model(os.fspath(target), arguments, device=device, build=build)
-    return loaded, put_in(loaded, weights)
+    else:
+        from modtool.live.load import LoadedModel
+
+        loaded = LoadedModel(target, type(target).__name__, "real", "cpu", lambda: target)
+    return with_weights(loaded, weights)
 
 
-def put_in(loaded: "LoadedModel", weights: str | None) -> tuple[Note, ...]:
-    """Load a checkpoint into a model."""
+def load_file(
+    path: str,
+    arguments: Mapping[str, object] | None,
+    *,
+    device: str | None,
+    build: "Built",
+    trust: bool,
+) -> "LoadedModel":
+    """The model of a path that is no Python file: a configuration, or what is to be trusted."""
+    if is_configuration(path):
+        from modtool.live.pretrained import load_configuration
+
+        if arguments:
+            raise UsageError(f"{path} is a configuration: change it there, not with --arg")
+        return load_configuration(path, device=device, build=build)
+    checkpoint = open_checkpoint(path)
+    if checkpoint.format != "torchscript" and checkpoint.kind != "full_model":
+        raise UsageError(
+            f"{path} is a checkpoint, and this needs a model to run",
+            f"name the model, and its weights: MODEL.py --weights {path}",
+        )
+    if not trust:
+        raise UsageError(
+            f"{path} would have to be unpickled for real, which runs what it holds",
+            f"--trust does so; safer: MODEL.py --weights {path}",
+        )
+    from modtool.live.trusted import load_trusted
+
+    return load_trusted(checkpoint, device)
+
+
+def with_weights(
+    loaded: "LoadedModel", weights: str | None
+) -> tuple["LoadedModel", tuple[Note, ...]]:
+    """A model with a checkpoint loaded into it, also when it is built again for real."""
     if weights is None:
-        return ()
+        return loaded, ()
     from modtool.live.weights import load_weights
 
-    return load_weights(loaded.model, open_checkpoint(weights))
+    checkpoint = open_checkpoint(weights)
+
+    def rebuilt() -> "nn.Module":
+        model = loaded.rebuild()
+        load_weights(model, checkpoint)
+        return model
+
+    notes = load_weights(loaded.model, checkpoint)
+    return (loaded if loaded.built == "real" else replace(loaded, rebuild=rebuilt)), notes
 
 
 def narrowed(checkpoint: Checkpoint, section: str | None) -> Checkpoint:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from modtool import plan as plans
 from modtool.plan import Form, Plan, PlannedTensor
 from modtool.records import Checkpoint
-from modtool.write import Progress, write
+from modtool.report import Filling
+from modtool.write import ALONE, Compute, Progress, Ranks, write, write_set
 
 __all__ = ["Outcome", "Writing", "carry_out", "first_plan", "form_for"]
 
@@ -19,21 +20,37 @@ class Writing:
         force: An existing file may be replaced.
         in_place: The source itself may be replaced.
         dry_run: Nothing is written.
+        verified: What was written is read back and compared with its source.
+        max_shard_size: Write files of at most so many bytes; None for no limit.
+        sharded: Write a set: into a folder that may have to be made, with an index where there
+            are several files.
+        ranks: Which of several processes this is; each writes its share of a set.
         progress: Called with bytes done, bytes in all, and the name of the tensor at hand.
     """
 
     force: bool = False
     in_place: bool = False
     dry_run: bool = False
+    verified: bool = False
+    max_shard_size: int | None = None
+    sharded: bool = False
+    ranks: Ranks = ALONE
     progress: Progress | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a verb planned, and the paths that it wrote (none after a dry run)."""
+    """What a verb planned, and the paths that it wrote (none after a dry run).
+
+    Attributes:
+        plan: What was to be written.
+        written: Paths.
+        filling: What came of filling tensors; None where that is not what the verb does.
+    """
 
     plan: Plan
     written: tuple[str, ...]
+    filling: Filling | None = None
 
 
 PLAIN = Writing()
@@ -55,23 +72,44 @@ def first_plan(checkpoint: Checkpoint, output: str, otherwise: Form) -> Plan:
     return plans.plan_conversion(checkpoint, to=form_for(output, kept))
 
 
-def carry_out(plan: Plan, output: str, writing: Writing) -> Outcome:
+def carry_out(plan: Plan, output: str, writing: Writing, compute: Compute | None = None) -> Outcome:
     """Write a plan, unless it is only to be shown; torch is imported only where it computes."""
+    plans.check(plan)
     if writing.dry_run:
         return Outcome(plan, ())
+    if writing.sharded:
+        return Outcome(plan, write_shards(plan, output, writing, compute or computed))
+    if writing.ranks.rank:
+        return Outcome(plan, ())  # one file is the first process's work
     written = write(
         plan,
         output,
         force=writing.force,
         in_place=writing.in_place,
-        compute=compute,
+        verified=writing.verified,
+        compute=compute or computed,
         progress=writing.progress,
     )
     return Outcome(plan, written)
 
 
-def compute(tensor: PlannedTensor) -> Iterator[memoryview]:
-    """The bytes of a tensor that is gathered, cast or filled."""
-    from modtool.live.compute import compute as compute_elements
+def write_shards(plan: Plan, output: str, writing: Writing, compute: Compute) -> tuple[str, ...]:
+    """Write a plan as a set of files."""
+    largest = writing.max_shard_size
+    shards = (plan,) if largest is None else plans.shards_of(plan, largest)
+    return write_set(
+        shards,
+        output,
+        force=writing.force,
+        verified=writing.verified,
+        compute=compute,
+        progress=writing.progress,
+        ranks=writing.ranks,
+    )
 
-    return compute_elements(tensor)
+
+def computed(tensor: PlannedTensor) -> Iterator[memoryview]:
+    """The bytes of a tensor that is gathered, cast or filled."""
+    from modtool.live.compute import compute
+
+    return compute(tensor)

@@ -2,14 +2,18 @@
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from inspect import cleandoc
+from typing import Annotated
 
 import typer
 from click.exceptions import Abort, ClickException, Exit
 
+from modtool.cli.checking import check
 from modtool.cli.converting import convert
+from modtool.cli.diffing import diff
 from modtool.cli.freezing import freeze, unfreeze
 from modtool.cli.inspecting import count, summary
 from modtool.cli.reinitialising import reinit
@@ -27,6 +31,8 @@ COMMANDS: tuple[Callable[..., int | None], ...] = (
     unfreeze,
     reinit,
     convert,
+    check,
+    diff,
 )
 
 app = typer.Typer(
@@ -41,6 +47,9 @@ app = typer.Typer(
 )
 
 
+INTERRUPTED = 130
+
+
 def help_of(command: Callable[..., int | None]) -> str:
     """The docstring, with a backspace that tells click to keep the lines of the examples."""
     return (cleandoc(command.__doc__ or "")).replace("Examples:\n", "\b\nExamples:\n")
@@ -50,19 +59,28 @@ for command in COMMANDS:
     app.command(help=help_of(command))(command)
 
 
+def print_version(asked: bool) -> None:
+    """Print the version and stop."""
+    if asked:
+        from importlib.metadata import version
+
+        print(f"modtool {version('modtool')}")
+        raise Exit(0)
+
+
 @app.callback()
 def options(
-    version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", callback=print_version, is_eager=True
+        ),
+    ] = False,
 ) -> None:
     """See what is inside any PyTorch model or checkpoint, and turn it into what you need.
 
     A checkpoint is never executed; of a model's file, the code is run.
     """
-    if version:
-        from importlib.metadata import version as version_of
-
-        print(f"modtool {version_of('modtool')}")
-        raise Exit(0)
 
 
 def main() -> None:
@@ -70,6 +88,9 @@ def main() -> None:
     # Reading a checkpoint makes millions of objects and hardly any garbage: looking for it
     # again and again would take half of the time.
     gc.set_threshold(1_000_000, 50, 100)
+    for name in ("SIGTERM", "SIGHUP"):  # as Ctrl-C does: what is half written is removed
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), ended)
     code = run(sys.argv[1:])
     try:
         sys.stdout.flush()
@@ -78,19 +99,26 @@ def main() -> None:
     sys.exit(code)
 
 
+def ended(number: int, frame: object) -> None:
+    """Leave as a signal asks, through everything that cleans up."""
+    raise SystemExit(128 + number)
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run one command and give its exit code; errors are printed as one or two lines."""
     try:
-        result = app(list(arguments), standalone_mode=False)
+        result = app(list(arguments), prog_name="modtool", standalone_mode=False)
     except ModtoolError as error:
         return refused(error.message, error.hint)
     except ClickException as error:
         return refused(error.format_message(), usage_hint(error))
     except (Abort, KeyboardInterrupt):
-        return refused("interrupted", code=130)
+        return refused("interrupted", code=INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    if result == INTERRUPTED:  # typer makes an exit code of Ctrl-C
+        return refused("interrupted", code=INTERRUPTED)
     return result if isinstance(result, int) else 0
 
 

@@ -1,46 +1,39 @@
 """`modtool convert`: a checkpoint in another form."""
 
-from enum import StrEnum
-from typing import Annotated
-
-import typer
-
 from modtool import api
 from modtool.api import Writing
+from modtool.cli import convert_options as own
 from modtool.cli import options
-from modtool.cli.edits import Edit, locations, setting
+from modtool.cli.edits import casting, laying_out, locations, naming, setting
 from modtool.cli.progress import progress_bar
+from modtool.cli.ranks import ranks_here
 from modtool.cli.show import show
 from modtool.plan import FORMS
 from modtool.report import conversion_report
 
 __all__ = ["convert"]
 
-FormName = StrEnum("FormName", {name: name for name in FORMS})  # type: ignore[misc]
-
 
 def convert(
     source: options.Checkpoint,
-    to: Annotated[
-        FormName | None,
-        typer.Option(
-            "--to", help="What to write; default: what OUT's suffix says, else state_dict."
-        ),
-    ] = None,
-    output: options.Output = None,
+    to: own.To = None,
+    output: own.Output = None,
     section: options.Section = None,
-    map_location: options.MapLocation = [],  # noqa: B006
-    set_values: Annotated[
-        list[str],
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Put a plain value into the checkpoint, such as epoch=3. Repeatable.",
-            show_default=False,
-        ),
-    ] = [],  # noqa: B006
     keep: options.Keep = [],  # noqa: B006
     drop: options.Drop = [],  # noqa: B006
+    drop_optimizer: own.DropOptimizer = False,
+    strip_prefix: own.StripPrefix = [],  # noqa: B006
+    rename: own.Rename = [],  # noqa: B006
+    add_prefix: own.AddPrefix = None,
+    dtype: own.Dtype = None,
+    dtype_for: own.DtypeFor = [],  # noqa: B006
+    map_location: options.MapLocation = [],  # noqa: B006
+    set_values: own.SetValues = [],  # noqa: B006
+    tied: own.Tied = own.KEEP,
+    shrink: own.Shrink = False,
+    max_shard_size: own.MaxShardSize = None,
+    verify: own.Verify = False,
+    in_place: own.InPlace = False,
     force: options.Force = False,
     dry_run: options.DryRun = False,
     form: options.Format = options.TABLE,
@@ -49,22 +42,43 @@ def convert(
 ) -> None:
     """Turn a checkpoint into a state_dict, a training checkpoint or safetensors.
 
-    Nothing in the file is imported or executed; everything left out is named.
+    Nothing in the file is imported or executed; everything left out is named. PATTERN is a name
+    in the source: a glob, a module and all below it, re:EXPR, or type:Linear. Under torchrun each
+    process writes its share of a set of files.
 
     Examples:
       modtool convert model.pth                       (writes model_state_dict.pth)
       modtool convert ckpt.pth --to safetensors -o model.safetensors
       modtool convert full.pth --to checkpoint --set epoch=3 --map-location cpu -o ckpt.pth
+      modtool convert ddp.pth --strip-prefix auto --dtype bf16 --max-shard-size 5GB -o out/
+      modtool convert distributed_checkpoint/ -o model.safetensors --verify
     """
-    edits: list[Edit] = [*setting(keep, drop, set_values), *locations(map_location)]
+    edits = [
+        *setting(keep, drop, drop_optimizer=drop_optimizer),
+        *casting(dtype, dtype_for),
+        *locations(map_location),
+        *naming(strip_prefix, rename, add_prefix),
+        *laying_out(set_values, tied, shrink=shrink),
+    ]
+    ranks = ranks_here()
     with progress_bar() as progress:
         outcome = api.convert(
             source,
             output,
-            to=FORMS[list(FormName).index(to)] if to else None,
+            to=FORMS[list(own.FormName).index(to)] if to else None,
             section=section,
             edits=edits,
-            writing=Writing(force=force, dry_run=dry_run, progress=progress),
+            max_shard_size=max_shard_size,
+            writing=Writing(
+                force=force,
+                in_place=in_place,
+                dry_run=dry_run,
+                verified=verify,
+                ranks=ranks,
+                progress=progress,
+            ),
         )
-    report = conversion_report(outcome.plan, outcome.written, dry_run=dry_run)
-    show(report, form, as_json=as_json, no_color=no_color)
+    if not ranks.rank:
+        done = verify and not dry_run
+        report = conversion_report(outcome.plan, outcome.written, dry_run=dry_run, verified=done)
+        show(report, form, as_json=as_json, no_color=no_color)

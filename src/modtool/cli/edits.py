@@ -8,7 +8,7 @@ from modtool.cli.models import arguments_of
 from modtool.errors import UsageError
 from modtool.plan import Plan
 
-__all__ = ["Edit", "locations", "needed", "setting"]
+__all__ = ["Edit", "casting", "laying_out", "locations", "naming", "needed", "setting"]
 
 Edit = Callable[[Plan], Plan]
 
@@ -24,15 +24,54 @@ def locations(texts: Sequence[str]) -> list[Edit]:
     return [partial(plans.map_location, where=pairs)] if pairs else []
 
 
-def setting(keep: Sequence[str], drop: Sequence[str], values: Sequence[str]) -> list[Edit]:
-    """`--keep`, `--drop` and `--set`, in this order."""
+def setting(
+    keep: Sequence[str], drop: Sequence[str], *, drop_optimizer: bool = False
+) -> list[Edit]:
+    """`--keep`, `--drop` and `--drop-optimizer`."""
     edits: list[Edit] = []
     if keep:
         edits.append(partial(plans.keep, patterns=keep))
     if drop:
         edits.append(partial(plans.drop, patterns=drop))
-    for key, value in arguments_of(values, None).items():
-        edits.append(partial(plans.set_value, key=key, value=value))
+    if drop_optimizer:
+        edits.append(plans.drop_optimizer)
+    return edits
+
+
+def casting(dtype: str | None, rules: Sequence[str]) -> list[Edit]:
+    """`--dtype bf16` and `--dtype-for PATTERN=fp32`."""
+    if dtype is None and not rules:
+        return []
+    found: dict[str, str] = {}
+    for rule in rules:
+        pattern, equals, name = rule.rpartition("=")
+        if not equals or not pattern or not name:
+            raise UsageError(f"--dtype-for {rule!r}", "write PATTERN=DTYPE, such as 'norm*=fp32'")
+        found.pop(pattern, None)  # the later one wins, also over those in between
+        found[pattern] = name
+    return [partial(plans.cast, dtype=dtype, rules=found)]
+
+
+def naming(strip: Sequence[str], renames: Sequence[str], prefix: str | None) -> list[Edit]:
+    """`--strip-prefix`, `--rename` and `--add-prefix`, in this order."""
+    edits: list[Edit] = []
+    if strip:
+        edits.append(partial(plans.strip_prefix, prefixes=strip))
+    edits += [partial(plans.rename, text=text) for text in renames]
+    if prefix:
+        edits.append(partial(plans.add_prefix, prefix=prefix))
+    return edits
+
+
+def laying_out(values: Sequence[str], tied: str, *, shrink: bool) -> list[Edit]:
+    """`--set`, `--tied` and `--shrink`."""
+    edits: list[Edit] = [
+        partial(plans.set_value, key=key, value=value)
+        for key, value in arguments_of(values, None).items()
+    ]
+    edits.append(partial(plans.tied, how=str(tied)))
+    if shrink:
+        edits.append(plans.shrink)
     return edits
 
 

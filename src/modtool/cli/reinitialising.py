@@ -11,7 +11,7 @@ from modtool.cli.edits import locations, needed
 from modtool.cli.models import arguments_of
 from modtool.cli.progress import progress_bar
 from modtool.cli.show import show
-from modtool.report import reinit_report
+from modtool.report import Filling, recipe_report, reinit_report
 
 __all__ = ["reinit"]
 
@@ -19,9 +19,14 @@ __all__ = ["reinit"]
 def reinit(
     target: options.EditedTarget,
     scheme: Annotated[
-        str,
-        typer.Option("--scheme", metavar="NAME", help=f"One of {', '.join(api.SCHEME_NAMES)}."),
-    ],
+        str | None,
+        typer.Option(
+            "--scheme",
+            metavar="NAME",
+            help=f"One of {', '.join(api.SCHEME_NAMES)}.",
+            show_default=False,
+        ),
+    ] = None,
     pattern: Annotated[
         list[str],
         typer.Option(
@@ -36,11 +41,34 @@ def reinit(
         typer.Option(
             "--arg",
             metavar="NAME=VALUE",
-            help="Argument of the scheme, such as gain=1.4. Repeatable.",
+            help=f"Argument of the scheme. Repeatable. {api.SCHEME_ARGUMENTS}",
             show_default=False,
         ),
     ] = [],  # noqa: B006
-    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same bits.")] = 0,
+    bias: Annotated[
+        str | None,
+        typer.Option(
+            "--bias",
+            metavar="SCHEME|NUMBER",
+            help="What the biases among the selected get in place of it, as in --bias zeros.",
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe",
+            metavar="FILE",
+            help="Ordered rules from a .toml file, in place of --scheme, --arg, --pattern, --bias.",
+        ),
+    ] = None,
+    print_recipe: Annotated[
+        bool,
+        typer.Option("--print-recipe", help="Print the recipe that the options mean, no more."),
+    ] = False,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", metavar="N", help="The same seed gives the same bits; default: 0."),
+    ] = None,
     skip_unfit: Annotated[
         bool, typer.Option("--skip-unfit", help="Leave tensors that the scheme does not fit.")
     ] = False,
@@ -67,20 +95,31 @@ def reinit(
 
     Examples:
       modtool reinit model.py --scheme kaiming_normal --pattern 'type:Conv2d' -o start.pth
-      modtool reinit ckpt.pth --scheme zeros --pattern head.bias -o new.pth
+      modtool reinit ckpt.pth --scheme xavier_uniform --pattern head --bias zeros -o new.pth
+      modtool reinit model.py --weights ckpt.pth --scheme default --pattern head -o new.pth
     """
+    rules = api.recipe_for(
+        scheme,
+        arguments=arguments_of(arg, None),
+        patterns=pattern,
+        bias=bias,
+        seed=seed,
+        skip_unfit=skip_unfit,
+        recipe=recipe,
+    )
+    if print_recipe:
+        report = recipe_report(api.recipe_document(rules), api.recipe_text(rules))
+        show(report, "json" if form == "json" else "table", as_json=as_json, no_color=no_color)
+        return
     with progress_bar() as progress:
         outcome = api.reinit(
             target,
             needed(output),
-            scheme=scheme,
-            scheme_arguments=arguments_of(arg, None),
-            patterns=pattern,
-            seed=seed,
-            skip_unfit=skip_unfit,
+            recipe=rules,
             arguments=arguments_of(model_arg, args_from),
             weights=weights,
             edits=locations(map_location),
             writing=Writing(force=force, dry_run=dry_run, progress=progress),
         )
-    show(reinit_report(outcome.plan, outcome.written), form, as_json=as_json, no_color=no_color)
+    report = reinit_report(outcome.plan, outcome.filling or Filling(), outcome.written)
+    show(report, form, as_json=as_json, no_color=no_color)

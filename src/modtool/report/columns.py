@@ -44,9 +44,21 @@ CALL_COLUMNS = (
     Column("depth", "depth", "how many calls it runs inside of", "count"),
     Column("inputs", "input", "shapes of the tensors that went in"),
     Column("outputs", "output", "shapes of the tensors that came out"),
+    Column("dtypes", "dtype", "element types of the tensors that came out"),
+    Column("bytes", "activations", "bytes of the tensors that came out", "bytes"),
     Column("gradients", "gradient", "with --backward: shapes of the gradients of its outputs"),
+    Column("norms", "norm", "with --backward: Euclidean norms of these gradients", "number"),
     Column("parameters", "parameters", "parameters of the module and all below it", "count"),
     Column("macs", "MACs", "multiply-accumulates, calls within included", "count"),
+    Column("seconds", "seconds", "with --time: median of all repeats", "number"),
+    Column("mean", "mean", "with --stats: mean of the finite elements that came out", "number"),
+    Column("std", "std", "with --stats: their standard deviation", "number"),
+    Column("min", "min", "with --stats: the smallest", "number"),
+    Column("max", "max", "with --stats: the largest", "number"),
+    Column("zeros", "zeros", "with --stats: share of zeros, from 0 to 1", "number"),
+    Column("nan", "NaN", "with --stats: share of NaN", "number"),
+    Column("inf", "Inf", "with --stats: share of infinities", "number"),
+    Column("dead", "dead", "with --stats: units of a ReLU that gave nothing but zeros"),
 )
 COLUMNS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
     {"modules": MODULE_COLUMNS, "tensors": TENSOR_COLUMNS, "calls": CALL_COLUMNS}

@@ -1,39 +1,50 @@
 """The report of `trace`: a row for every call, in order."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from modtool.records import ModuleCall, Trace, TracedTensor
+from modtool.report.calls import Row, rows_of
 from modtool.report.columns import chosen
 from modtool.report.tables import Column, Report, Table, Total
 
 __all__ = ["trace_report"]
 
 DEFAULT = ("call", "inputs", "outputs", "parameters", "macs")
-WITH_GRADIENTS = ("call", "inputs", "outputs", "gradients", "parameters", "macs")
 CONVENTION = (
     "MACs: multiply-accumulates of matrix products, convolutions and attention; "
     "FLOPs are twice that"
 )
+MOST_NAMES = 20
 
 
-def trace_report(trace: Trace, *, columns: Sequence[str] = (), depth: int | None = None) -> Report:
-    """What one forward pass did.
+def trace_report(
+    trace: Trace,
+    *,
+    columns: Sequence[str] = (),
+    depth: int | None = None,
+    only: Sequence[str] = (),
+    leaves: bool = False,
+    collapse: bool = False,
+) -> Report:
+    """What one forward pass did. The JSON document has every call, whatever the table leaves out.
 
     Args:
         trace: The pass.
         columns: Keys of `COLUMNS["calls"]`; none means the usual ones.
         depth: Calls deeper than this are left out of the table.
+        only: Patterns of module names: other calls are left out of the table.
+        leaves: Calls that others ran inside of are left out of the table.
+        collapse: A run of identical blocks is one row, with their sums.
     """
-    backward = any(call.gradients is not None for call in trace.calls)
-    keys = columns or (WITH_GRADIENTS if backward else DEFAULT)
-    shown = chosen("calls", keys)
+    shown = chosen("calls", columns or usual(trace))
+    rows = rows_of(trace.calls, depth=depth, only=only, leaves=leaves, collapse=collapse)
 
     def tables() -> tuple[Table, ...]:
-        calls = [call for call in trace.calls if depth is None or call.depth <= depth]
-        rows = [call_row(call, shown) for call in (*whole(trace), *calls)]
-        return (Table(shown, tuple(rows)), *gradient_tables(trace))
+        cells = [call_row(row, shown) for row in (*whole(trace), *rows)]
+        return (Table(shown, tuple(cells)), *gradient_tables(trace))
 
+    time = () if trace.seconds is None else (Total("seconds", trace.seconds, "number"),)
     return Report(
         lambda: document(trace),
         tables,
@@ -41,33 +52,70 @@ def trace_report(trace: Trace, *, columns: Sequence[str] = (), depth: int | None
             Total("parameters", trace.parameters),
             Total("trainable", trace.trainable),
             Total("MACs", trace.macs),
+            *time,
         ),
         notes=trace.notes,
         sentences=tuple(sentences(trace)),
     )
 
 
-def whole(trace: Trace) -> tuple[ModuleCall, ...]:
+def usual(trace: Trace) -> tuple[str, ...]:
+    """The columns that fit what was asked for."""
+    statistics = any(tensor.statistics for tensor in outputs_of(trace))
+    if statistics:
+        has_dead = any(call.dead for call in trace.calls)
+        keys = ("call", "outputs", *STATISTICS, *(("dead",) if has_dead else ()))
+    elif any(call.gradients is not None for call in trace.calls):
+        norms = ("norms",) if trace.gradient_norms else ()
+        keys = ("call", "inputs", "outputs", "gradients", *norms, "parameters", "macs")
+    else:
+        keys = DEFAULT
+    timed = trace.seconds is not None
+    return (*keys, "seconds") if timed else keys
+
+
+def outputs_of(trace: Trace) -> list[TracedTensor]:
+    """Everything that came out of a call."""
+    return [tensor for call in trace.calls for tensor in call.outputs] + list(trace.outputs)
+
+
+def whole(trace: Trace) -> tuple[Row, ...]:
     """The pass itself as the row that all others lie below; none where it is a row already."""
-    if not trace.calls or trace.calls[0].depth == 0:
+    if (trace.calls and trace.calls[0].depth == 0) or (trace.error and not trace.calls):
         return ()
-    row = ModuleCall(
-        -1, "", "(model)", 1, 0, trace.inputs, trace.outputs, trace.parameters, trace.macs
+    call = ModuleCall(
+        index=-1,
+        path="",
+        type="(model)",
+        call=1,
+        depth=0,
+        inputs=trace.inputs,
+        outputs=trace.outputs,
+        parameters=trace.parameters,
+        macs=trace.macs,
+        seconds=trace.seconds,
     )
-    return (row,)
+    return (Row(call, "", 0, (), ""),)
 
 
 def sentences(trace: Trace) -> list[str]:
     """What a person should know beside the rows."""
     executed = "without arithmetic (fake tensors)" if trace.executed == "fake" else "for real"
-    lines = [CONVENTION, f"{trace.mode} mode, run {executed}"]
+    loss = f", gradients of {trace.loss}" if trace.loss else ""
+    lines = [CONVENTION, f"{trace.mode} mode, run {executed}{loss}"]
     if trace.never_called:
-        lines.append(f"never called: {', '.join(trace.never_called)}")
+        lines.append(f"never called: {listed(trace.never_called)}")
     if trace.uncounted:
         lines.append(f"not counted, no formula: {', '.join(trace.uncounted)}")
     if trace.error:
         lines.append(failure(trace))
     return lines
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names, as many as one reads."""
+    more = f", … ({len(names) - MOST_NAMES:,} more)" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more
 
 
 def failure(trace: Trace) -> str:
@@ -77,6 +125,7 @@ def failure(trace: Trace) -> str:
     where = f"{error.path or 'the model'}: {error.type}({error.settings})"
     given = f" given {shapes(error.inputs)}" if error.inputs else ""
     source = f" from {error.produced_by}" if error.produced_by else ""
+    source = f" from the input {error.from_input}" if error.from_input else source
     return f"failed in {where}{given}{source}: {' '.join(error.message.split())}"
 
 
@@ -90,28 +139,48 @@ def shapes(tensors: Sequence[TracedTensor]) -> str:
     )
 
 
-def call_row(call: ModuleCall, columns: Sequence[Column]) -> tuple[object, ...]:
-    """The cells of one call."""
+def call_row(row: Row, columns: Sequence[Column]) -> tuple[object, ...]:
+    """The cells of one row."""
+    call = row.call
     again = f" (call {call.call})" if call.call > 1 else ""
-    name = call.path.rpartition(".")[2]
-    values: Mapping[str, object] = {
-        "call": (call.depth, f"{name}: {call.type}{again}" if name else f"{call.type}{again}"),
+    named = f"{row.label}: {call.type}{again}" if row.label else f"{call.type}{again}"
+    values: dict[str, object] = {
+        "call": (row.depth, named),
         "index": call.index,
         "path": call.path,
         "type": call.type,
         "depth": call.depth,
         "inputs": shapes(call.inputs),
         "outputs": shapes(call.outputs),
+        "dtypes": ", ".join(dict.fromkeys(tensor.dtype for tensor in call.outputs)),
+        "bytes": call.activation_bytes,
         "gradients": None if call.gradients is None else shapes(call.gradients),
+        "norms": one_or_all([tensor.norm for tensor in call.gradients or ()]),
         "parameters": call.parameters,
         "macs": call.macs,
+        "seconds": call.seconds,
+        "dead": None if call.dead is None else f"{call.dead[0]} of {call.dead[1]}",
     }
+    found = [tensor.statistics for tensor in call.outputs]
+    for key in STATISTICS:
+        values[key] = one_or_all([getattr(each, key, None) for each in found])
     return tuple(values[column.key] for column in columns)
+
+
+STATISTICS = ("mean", "std", "min", "max", "zeros", "nan", "inf")
+
+
+def one_or_all(values: Sequence[float | None]) -> object:
+    """The one figure of a call; where it has several outputs, the list of theirs."""
+    if len(values) == 1:
+        return values[0]
+    return ", ".join("–" if each is None else f"{each:.4g}" for each in values) or None
 
 
 GRADIENT_COLUMNS = (
     Column("name", "parameter", "name of the parameter"),
     Column("gradient", "gradient", "shape of its gradient; – where it got none", "shape"),
+    Column("norm", "norm", "Euclidean norm of its gradient", "number"),
 )
 
 
@@ -119,9 +188,13 @@ def gradient_tables(trace: Trace) -> tuple[Table, ...]:
     """With --backward: the gradient of every parameter."""
     if trace.parameter_gradients is None:
         return ()
-    return (
-        Table(GRADIENT_COLUMNS, tuple(trace.parameter_gradients.items()), "parameter gradients"),
+    norms = trace.gradient_norms
+    columns = GRADIENT_COLUMNS if norms else GRADIENT_COLUMNS[:2]
+    rows = tuple(
+        (name, shape, norms.get(name)) if norms else (name, shape)
+        for name, shape in trace.parameter_gradients.items()
     )
+    return (Table(columns, rows, "parameter gradients"),)
 
 
 # -- JSON --------------------------------------------------------------------------------------
@@ -147,6 +220,10 @@ def document(trace: Trace) -> dict[str, object]:
         "uncounted": trace.uncounted,
         "never_called": trace.never_called,
         "parameter_gradients": trace.parameter_gradients,
+        "gradient_norms": trace.gradient_norms,
+        "unused_parameters": trace.unused,
+        "loss": trace.loss,
+        "seconds": trace.seconds,
         "error": asdict(trace.error) if trace.error else None,
         "notes": [asdict(note) for note in trace.notes],
     }
@@ -164,12 +241,27 @@ def call_document(call: ModuleCall) -> dict[str, object]:
         "outputs": leaves(call.outputs),
         "parameters": call.parameters,
         "macs": call.macs,
+        "activation_bytes": call.activation_bytes,
         "gradients": None if call.gradients is None else leaves(call.gradients),
+        "seconds": call.seconds,
+        "dead": call.dead,
     }
 
 
 def leaves(tensors: Sequence[TracedTensor]) -> list[dict[str, object]]:
     """Tensor leaves for JSON."""
-    return [
-        {"path": tensor.path, "shape": tensor.shape, "dtype": tensor.dtype} for tensor in tensors
-    ]
+    return [leaf(tensor) for tensor in tensors]
+
+
+def leaf(tensor: TracedTensor) -> dict[str, object]:
+    """One leaf, with what is known of its values."""
+    made: dict[str, object] = {
+        "path": tensor.path,
+        "shape": tensor.shape,
+        "dtype": tensor.dtype,
+    }
+    if tensor.norm is not None:
+        made["norm"] = tensor.norm
+    if tensor.statistics is not None:
+        made["statistics"] = asdict(tensor.statistics)
+    return made

@@ -1,0 +1,53 @@
+"""What differs between two checkpoints: structure and equality to the bit, without torch."""
+
+from modtool.diff.blocks import parts_of
+from modtool.diff.compare import (
+    IGNORABLE,
+    Ignorable,
+    Options,
+    comparable,
+    compare_structure,
+    with_values,
+)
+from modtool.diff.contents import compare_bytes, first_of_each, read_into
+from modtool.diff.records import (
+    Differences,
+    Fit,
+    Measure,
+    ModuleChange,
+    Pair,
+    Renaming,
+    Single,
+    Tie,
+    Tolerance,
+    ValueChange,
+)
+from modtool.diff.renamings import likely_renamings
+from modtool.diff.workers import Meter, in_parallel, workers_for
+
+__all__ = [
+    "IGNORABLE",
+    "Differences",
+    "Fit",
+    "Ignorable",
+    "Measure",
+    "Meter",
+    "ModuleChange",
+    "Options",
+    "Pair",
+    "Renaming",
+    "Single",
+    "Tie",
+    "Tolerance",
+    "ValueChange",
+    "comparable",
+    "compare_bytes",
+    "compare_structure",
+    "first_of_each",
+    "in_parallel",
+    "likely_renamings",
+    "parts_of",
+    "read_into",
+    "with_values",
+    "workers_for",
+]

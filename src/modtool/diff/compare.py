@@ -1,0 +1,210 @@
+"""Two checkpoints to what differs between them; values come in later, and only where asked for."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from modtool.diff.fitting import explained_pairs, explained_singles, fit_of
+from modtool.diff.records import Differences, Measure, Pair, Side, Single, Tolerance, Verdict
+from modtool.diff.renamings import Found, likely_renamings
+from modtool.diff.sides import Entries, entries_of, named_anew, only, without_prefixes
+from modtool.diff.structure import (
+    fields_known,
+    module_changes,
+    pairs_of,
+    record_ties,
+    singles_of,
+    ties_of,
+    value_changes,
+)
+from modtool.names import renamer
+from modtool.notes import note
+from modtool.records import Checkpoint, Note
+
+__all__ = ["IGNORABLE", "Ignorable", "Options", "comparable", "compare_structure", "with_values"]
+
+Ignorable = Literal["dtype", "device", "requires_grad", "ties", "values", "modules"]
+IGNORABLE: tuple[Ignorable, ...] = (
+    "dtype",
+    "device",
+    "requires_grad",
+    "ties",
+    "values",
+    "modules",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What to compare, and under which names.
+
+    Attributes:
+        only: Patterns of the tensors to compare; with any, nothing but tensors is compared.
+        rename: `OLD=NEW`, for the names of A, or of the checkpoint when the other is a model.
+        strip_prefix: Prefixes to take off the names of both.
+        section: The section that both were narrowed to.
+        ignore: What is not to count, of `IGNORABLE`; `values` are the plain ones.
+    """
+
+    only: tuple[str, ...] = ()
+    rename: tuple[str, ...] = ()
+    strip_prefix: tuple[str, ...] = ()
+    section: str | None = None
+    ignore: tuple[Ignorable, ...] = ()
+
+    @property
+    def words(self) -> list[str]:
+        """Those of them that convert knows, as words of a command line."""
+        section = ["--section", self.section] if self.section else []
+        prefixes = [word for each in self.strip_prefix for word in ("--strip-prefix", each)]
+        return section + prefixes + [word for each in self.rename for word in ("--rename", each)]
+
+
+def compare_structure(a: Checkpoint, b: Checkpoint, options: Options) -> Differences:
+    """What differs beside the tensors' values. When one side is a model, what does not fit.
+
+    Raises:
+        UsageError: A pattern or prefix selects nothing, a renaming changes nothing or collides.
+    """
+    model = model_side(a, b)
+    old: Side = "b" if model == "a" else "a"
+    left, right = named(a, b, old, options, model_only=model is not None)
+    fields = ("shape",) if model else fields_known(a, b, options.ignore)
+    pairs = tuple(pairs_of(left, right, fields))
+    singles = tuple(singles_of(left, right))
+    found = renamings(pairs, singles, old)
+    both: dict[Side, tuple[Checkpoint, Entries]] = {"a": (a, left), "b": (b, right)}
+    fitted = (model, both[model][1]) if model else None
+    singles = tuple(explained_singles(singles, found, old, fitted))
+    made = Differences(
+        targets={"a": a.target, "b": b.target},
+        pairs=tuple(explained_pairs(pairs)),
+        singles=singles,
+        renamings=found.renamings,
+        notes=tuple(warnings(a, b)),
+    )
+    if model:
+        fit = fit_of(pairs, singles, found, model, both[old][0], options.words)
+        return replace(made, fit=fit, notes=(*made.notes, *cast_notes(pairs)))
+    return beside_tensors(made, (a, left), (b, right), options)
+
+
+def model_side(a: Checkpoint, b: Checkpoint) -> Side | None:
+    """The side that is a model definition, when the other is none."""
+    if (a.kind == "model") == (b.kind == "model"):
+        return None
+    return "a" if a.kind == "model" else "b"
+
+
+def named(
+    a: Checkpoint, b: Checkpoint, old: Side, options: Options, *, model_only: bool
+) -> tuple[Entries, Entries]:
+    """The tensors of both sides under the names that they are compared by."""
+    left: Entries = entries_of(a, model_only=model_only)
+    right: Entries = entries_of(b, model_only=model_only)
+    if options.strip_prefix:
+        left, right = without_prefixes(left, right, options.strip_prefix)
+    if options.rename:
+        rules = {text: renamer(text) for text in options.rename}
+        if old == "a":
+            left = named_anew(left, rules)
+        else:
+            right = named_anew(right, rules)
+    if options.only:
+        left, right = only((left, a), (right, b), options.only)
+    return left, right
+
+
+def renamings(pairs: Sequence[Pair], singles: Sequence[Single], old: Side) -> Found:
+    """Which names were likely changed, between those that only one side has."""
+    sides: dict[bool, dict[str, tuple[int, ...]]] = {True: {}, False: {}}
+    for single in singles:
+        sides[single.side == old][single.name] = single.tensor.shape
+    return likely_renamings(sides[True], sides[False], [pair.name for pair in pairs])
+
+
+def beside_tensors(
+    made: Differences,
+    a: tuple[Checkpoint, Entries],
+    b: tuple[Checkpoint, Entries],
+    options: Options,
+) -> Differences:
+    """The same with ties, plain values and modules, where they are to count."""
+    ties = "ties" not in options.ignore and record_ties(a[0], b[0])
+    values = "values" not in options.ignore and not options.only
+    modules = "modules" not in options.ignore and not options.only
+    return replace(
+        made,
+        ties=tuple(ties_of(a[1], b[1])) if ties else (),
+        values=tuple(value_changes(a[0], b[0])) if values else (),
+        modules=tuple(module_changes(a[0], b[0])) if modules else (),
+    )
+
+
+def warnings(a: Checkpoint, b: Checkpoint) -> list[Note]:
+    """What reading the two brought up, each once, but for mere remarks."""
+    return [n for n in dict.fromkeys((*a.notes, *b.notes)) if n.level != "note"]
+
+
+def cast_notes(pairs: Sequence[Pair]) -> list[Note]:
+    """A note when loading would cast."""
+    cast = [pair.name for pair in pairs if pair.a.dtype != pair.b.dtype]
+    message = f"load_state_dict would cast {len(cast)} to the model's dtype: {first(cast)}"
+    return [note("cast-on-load", "", message)] if cast else []
+
+
+def first(names: Sequence[str]) -> str:
+    """The first few names."""
+    return ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+
+
+# -- values ------------------------------------------------------------------------------------
+
+
+def comparable(differences: Differences) -> list[int]:
+    """The indices of the pairs whose values can be set side by side: those of one shape."""
+    return [i for i, pair in enumerate(differences.pairs) if pair.a.shape == pair.b.shape]
+
+
+def with_values(
+    differences: Differences,
+    equal: Mapping[int, bool | None],
+    measures: Mapping[int, Measure | None],
+    tolerance: Tolerance | None,
+) -> Differences:
+    """The same with what is known of values.
+
+    Args:
+        differences: What differs beside values.
+        equal: Index of a pair -> whether it is equal to the bit; None where that is not known.
+        measures: Index of a pair -> how far apart it is, for those that are not known to be equal.
+        tolerance: How close values have to be; None for equal to the bit.
+    """
+    pairs = list(differences.pairs)
+    for index, known in equal.items():
+        measure = measures.get(index)
+        verdict = verdict_of(known, measure, tolerance)
+        shown = measure if verdict in ("close", "different") else None
+        pairs[index] = replace(pairs[index], verdict=verdict, measure=shown)
+    unknown = [pair.name for pair in pairs if pair.verdict == "unknown"]
+    message = f"the values of {len(unknown)} could not be compared: {first(unknown)}"
+    notes = [note("values-not-compared", "", message)] if unknown else []
+    return replace(
+        differences,
+        pairs=tuple(pairs),
+        tolerance=tolerance,
+        notes=(*differences.notes, *notes),
+    )
+
+
+def verdict_of(equal: bool | None, measure: Measure | None, tolerance: Tolerance | None) -> Verdict:
+    """What is known of the values of one pair."""
+    if equal:
+        return "equal"
+    if measure is None:
+        return "unknown" if equal is None else "different"
+    if measure.identical:
+        return "equal"
+    if tolerance is not None and measure.is_within(tolerance):
+        return "close"
+    return "different"

@@ -1,0 +1,144 @@
+"""The load_state_dict that is never run: why names and shapes do not fit, and what would help."""
+
+import os
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from modtool.diff.records import Fit, Pair, Side, Single
+from modtool.diff.renamings import Found
+from modtool.diff.sides import Entries
+from modtool.records import Checkpoint
+from modtool.sharing import share
+
+__all__ = ["explained_pairs", "explained_singles", "fit_of"]
+
+MOST_DROPPED = 8
+# Last parts of names that are well known to be there or not.
+KNOWN_MISSING: Mapping[str, str] = {
+    "num_batches_tracked": "torch before 0.4.1 did not save it",
+}
+KNOWN_UNEXPECTED: Mapping[str, str] = {
+    "n_averaged": "the count of an AveragedModel",
+    "total_ops": "left behind by a profiler (thop)",
+    "total_params": "left behind by a profiler (thop)",
+    "position_ids": "older transformers saved this buffer",
+    "inv_freq": "older transformers saved this buffer",
+}
+
+
+def explained_pairs(pairs: Sequence[Pair]) -> Iterator[Pair]:
+    """The pairs, with a likely reason where shapes differ."""
+    for pair in pairs:
+        yield replace(pair, reason=shape_reason(pair)) if "shape" in pair.differs else pair
+
+
+def shape_reason(pair: Pair) -> str:
+    """Why the shapes of two tensors of one name may differ."""
+    a, b = pair.a.shape, pair.b.shape
+    if len(a) == len(b) == 2 and a == b[::-1]:
+        return "transposed, as Conv1D and TensorFlow keep it: no option turns it round"
+    if pair.a.numel == pair.b.numel:
+        return "the same elements in another shape"
+    others = [index for index in range(len(a)) if len(a) == len(b) and a[index] != b[index]]
+    if others == [0]:
+        return "other classes, another vocabulary or width: dimension 0"
+    return f"another width: dimension {others[0]}" if len(others) == 1 else ""
+
+
+def explained_singles(
+    singles: Sequence[Single], found: Found, old: Side, model: tuple[Side, Entries] | None
+) -> Iterator[Single]:
+    """The singles, with what the other side likely calls them, and likely reasons.
+
+    Args:
+        singles: The tensors that one side has.
+        found: Names that were likely changed, from those of the side `old`.
+        old: The side that renamings apply to.
+        model: The side that is a model and its tensors, when one is.
+    """
+    back = {new: name for name, new in found.names.items()}
+    present = {single.name for single in singles if model and single.side == model[0]}
+    twins = twins_of(model[1]) if model else {}
+    for single in singles:
+        likely = (found.names if single.side == old else back).get(single.name)
+        reason = ""
+        if model and likely is None:
+            missing = single.side == model[0]
+            known = KNOWN_MISSING if missing else KNOWN_UNEXPECTED
+            reason = known.get(single.name.rpartition(".")[2], "")
+            twin = next((n for n in twins.get(single.name, ()) if n not in present), None)
+            if missing and twin is not None:
+                reason = f"tied to {twin}, which is there"
+        yield replace(single, likely=likely, reason=reason)
+
+
+def twins_of(entries: Entries) -> dict[str, list[str]]:
+    """Name -> the other names of the same elements."""
+    names = list(entries)
+    groups: dict[int, list[str]] = {}
+    for index, first in enumerate(share(list(entries.values())).first):
+        if first is not None:
+            groups.setdefault(first, [names[first]]).append(names[index])
+    return {
+        name: [other for other in group if other != name]
+        for group in groups.values()
+        for name in group
+    }
+
+
+def fit_of(
+    pairs: Sequence[Pair],
+    singles: Sequence[Single],
+    found: Found,
+    model: Side,
+    checkpoint: Checkpoint,
+    given: Sequence[str],
+) -> Fit:
+    """How well a checkpoint fits a model, and the command that makes it fit better.
+
+    Args:
+        pairs: The names that both have.
+        singles: The names that one has.
+        found: Names that were likely changed.
+        model: The side that is the model.
+        checkpoint: The other side.
+        given: What convert is to be told anyway, as words of a command line.
+    """
+    missing = [single for single in singles if single.side == model]
+    unexpected = [single for single in singles if single.side != model]
+    mismatched = [pair for pair in pairs if "shape" in pair.differs]
+    surplus = [found.left[single.name] for single in unexpected if single.likely is None]
+    dropped = surplus if len(surplus) <= MOST_DROPPED else []
+    options = [*given, *options_of(found)]
+    options += [word for name in dropped for word in ("--drop", name)]
+    models = [part.name for part in checkpoint.sections if part.role == "model"]
+    fit = Fit(
+        model,
+        len(missing),
+        len(unexpected),
+        len(mismatched),
+        section=models[0] if len(models) == 1 else None,
+        fixed=not mismatched and dropped == surplus and all(one.likely for one in missing),
+    )
+    helps = bool(models) or (not fit.loads and options != list(given))
+    return replace(
+        fit, fix=command(checkpoint.target, checkpoint.format, options) if helps else None
+    )
+
+
+def options_of(found: Found) -> Iterator[str]:
+    """The options of convert that do what likely happened to names."""
+    for renaming in found.renamings:
+        yield "--add-prefix" if renaming.value == found.added else renaming.option
+        yield renaming.value
+
+
+def command(target: str, container: str, options: Sequence[str]) -> str:
+    """The command line that writes a checkpoint anew beside itself."""
+    stem, suffix = os.path.splitext(target.rstrip("/").removesuffix(".index.json"))
+    if container.startswith("safetensors"):
+        suffix = ".safetensors"
+    elif suffix not in (".pth", ".pt", ".bin", ".ckpt"):
+        suffix = ".pth"
+    return shlex.join(["modtool", "convert", target, *options, "-o", f"{stem}_fixed{suffix}"])

@@ -1,0 +1,136 @@
+"""What differs beside values, from headers alone."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from modtool.diff.records import FIELDS, ModuleChange, Pair, Side, Single, Tie, ValueChange
+from modtool.diff.sides import Entries
+from modtool.records import Checkpoint, ModuleNode, TensorInfo
+from modtool.sharing import share
+
+__all__ = ["module_changes", "pairs_of", "singles_of", "ties_of", "value_changes"]
+
+# Containers that know of neither a device nor of tensors that share elements.
+PLAIN_FORMATS = frozenset({"safetensors", "safetensors-sharded", "gguf", "npz", "npy", "dcp"})
+# Text that containers write about themselves.
+OWN_METADATA = frozenset({"format", "total_size"})
+MISSING = object()
+
+
+def pairs_of(a: Entries, b: Entries, fields: Collection[str]) -> Iterator[Pair]:
+    """The tensors that both have, with the fields that differ."""
+    for name, tensor in a.items():
+        other = b.get(name)
+        if other is not None:
+            yield Pair(name, tensor, other, tuple(differing(tensor, other, fields)))
+
+
+def fields_known(a: Checkpoint, b: Checkpoint, ignored: Collection[str]) -> tuple[str, ...]:
+    """The fields that both containers record and that nobody wants ignored."""
+    plain = PLAIN_FORMATS & {a.format, b.format}
+    return tuple(
+        field for field in FIELDS if field not in ignored and not (plain and field == "device")
+    )
+
+
+def differing(a: TensorInfo, b: TensorInfo, fields: Collection[str]) -> Iterator[str]:
+    """The names of the fields that differ; what one side does not record does not."""
+    if "shape" in fields and a.shape != b.shape:
+        yield "shape"
+    if "dtype" in fields and (a.dtype, a.layout) != (b.dtype, b.layout):
+        yield "dtype"
+    if "device" in fields and a.location != b.location:
+        yield "device"
+    flags = {a.requires_grad, b.requires_grad}
+    if "requires_grad" in fields and flags == {True, False}:
+        yield "requires_grad"
+
+
+def singles_of(a: Entries, b: Entries) -> Iterator[Single]:
+    """The tensors that only one side has, those of A first."""
+    sides: tuple[tuple[Side, Entries, Entries], ...] = (("a", a, b), ("b", b, a))
+    for side, entries, others in sides:
+        for name, tensor in entries.items():
+            if name not in others:
+                yield Single(name, side, tensor)
+
+
+# -- ties --------------------------------------------------------------------------------------
+
+
+def ties_of(a: Entries, b: Entries) -> Iterator[Tie]:
+    """Groups of names that share elements on one side and not likewise on the other."""
+    common = [name for name in a if name in b]
+    left, right = groups(a, common), groups(b, common)
+    yield from (Tie(names, "a") for names in left if names not in right)
+    yield from (Tie(names, "b") for names in right if names not in left)
+
+
+def groups(entries: Entries, names: Sequence[str]) -> dict[tuple[str, ...], None]:
+    """The names that share elements, group by group."""
+    found: dict[int, list[str]] = {}
+    for index, first in enumerate(share([entries[name] for name in names]).first):
+        if first is not None:
+            found.setdefault(first, [names[first]]).append(names[index])
+    return {tuple(sorted(group)): None for group in found.values()}
+
+
+def record_ties(a: Checkpoint, b: Checkpoint) -> bool:
+    """True when both containers can say what is shared."""
+    return not PLAIN_FORMATS & {a.format, b.format}
+
+
+# -- what is beside tensors --------------------------------------------------------------------
+
+
+def value_changes(a: Checkpoint, b: Checkpoint) -> Iterator[ValueChange]:
+    """The plain values, and the containers' own text, that differ."""
+    left, right = dict(a.values), dict(b.values)
+    if a.format == b.format:
+        left |= text_of(a.metadata)
+        right |= text_of(b.metadata)
+    for name in dict.fromkeys((*left, *right)):
+        one, other = left.get(name, MISSING), right.get(name, MISSING)
+        if one is MISSING:
+            yield ValueChange(name, ("b",), b=other)
+        elif other is MISSING:
+            yield ValueChange(name, ("a",), a=one)
+        elif not is_equal(one, other):
+            yield ValueChange(name, ("a", "b"), one, other)
+
+
+def text_of(metadata: Mapping[str, str]) -> dict[str, object]:
+    """A container's text under names that tell where it stands."""
+    return {f"__metadata__.{k}": text for k, text in metadata.items() if k not in OWN_METADATA}
+
+
+def is_equal(a: object, b: object) -> bool:
+    """True for the same value of the same type; NaN equals NaN."""
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(is_equal(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(map(is_equal, a, b))
+    return bool(a == b) or (a != a and b != b)
+
+
+def module_changes(a: Checkpoint, b: Checkpoint) -> Iterator[ModuleChange]:
+    """The modules that both have, where type, settings or mode differ."""
+    known = {module.path: module for module in b.modules if module.type}
+    for module in a.modules:
+        other = known.get(module.path)
+        if module.type and other is not None and said(module, other) != said(other, module):
+            yield ModuleChange(module.path, said(module, other), said(other, module))
+
+
+def said(module: ModuleNode, other: ModuleNode) -> str:
+    """A module in words; its mode is said where the two are known to differ in it."""
+    text = f"{module.type}({module.settings})"
+    if None in (module.training, other.training) or not module.mode_sensitive:
+        return text
+    return text if module.training == other.training else f"{text} in {mode(module)} mode"
+
+
+def mode(module: ModuleNode) -> str:
+    """`train` or `eval`."""
+    return "train" if module.training else "eval"

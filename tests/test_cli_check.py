@@ -1,0 +1,130 @@
+"""`modtool check`: what a real load would run is named, and never run."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tests.conftest import Ran
+
+Modtool = Callable[..., Ran]
+
+
+class Calls:
+    """An object that is a call when it is unpickled."""
+
+    def __init__(self, function: Callable[..., object], *arguments: object) -> None:
+        self.call = (function, arguments)
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return self.call
+
+
+def codes(ran: Ran) -> list[str]:
+    return [finding["code"] for finding in json.loads(ran.out)["findings"]]
+
+
+def test_a_command_is_found_and_not_run(modtool: Modtool) -> None:
+    torch.save({"w": torch.zeros(2), "x": Calls(os.system, "touch pwned")}, "evil.pth")
+    ran = modtool("check", "evil.pth", "--json")
+    document = json.loads(ran.out)
+    assert (ran.code, codes(ran)) == (1, ["executes-code"])
+    assert document["findings"][0]["level"] == "error"
+    assert document["findings"][0]["message"] == (
+        "loading it for real calls posix.system('touch pwned')"
+    )
+    assert document["weights_only"] is False
+    assert not Path("pwned").exists()
+
+
+def test_an_unknown_callable_is_a_finding(modtool: Modtool) -> None:
+    torch.save({"w": torch.zeros(2), "x": Calls(Calls, print)}, "odd.pth")
+    ran = modtool("check", "odd.pth", "--json")
+    assert (ran.code, codes(ran)) == (1, ["unknown-callable", "unknown-callable"])
+
+
+def test_an_ordinary_checkpoint_has_no_finding(modtool: Modtool) -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    optimizer = torch.optim.Adam(model.parameters())
+    torch.autograd.backward(model(torch.randn(4, 4)).sum())
+    optimizer.step()
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, "c.pth")
+    ran = modtool("check", "c.pth", "--json")
+    assert (ran.code, codes(ran)) == (0, [])
+    assert json.loads(ran.out)["weights_only"] is True
+
+
+def test_the_line_for_safe_globals_is_the_one_that_torch_needs(modtool: Modtool) -> None:
+    torch.save(nn.Sequential(nn.Linear(4, 3)), "full.pth")
+    document = json.loads(modtool("check", "full.pth", "--json").out)
+    assert document["safe_globals"] == (
+        "torch.serialization.add_safe_globals([torch.nn.modules.container.Sequential, "
+        "torch.nn.modules.linear.Linear])"
+    )
+    with torch.serialization.safe_globals([nn.Sequential, nn.Linear]):
+        assert isinstance(torch.load("full.pth", weights_only=True), nn.Sequential)
+
+
+def test_oversized_storages_say_what_they_waste(modtool: Modtool) -> None:
+    torch.save({"w": torch.zeros(100, 1000)[:2]}, "big.pth")
+    ran = modtool("check", "big.pth", "--json")
+    assert (ran.code, codes(ran)) == (1, ["oversized-storage"])
+    assert "392,000 are wasted" in json.loads(ran.out)["findings"][0]["message"]
+
+
+def test_views_side_by_side_waste_nothing(modtool: Modtool) -> None:
+    whole = torch.zeros(100, 1000)
+    torch.save({"a": whole[:50], "b": whole[50:]}, "halves.pth")
+    assert modtool("check", "halves.pth").code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "left"),
+    [
+        (["--ignore", "oversized-storage"], 0, []),
+        (["--ignore", "over"], 0, []),
+        (["--select", "executes-code"], 0, []),
+        (["--fail-on", "error"], 0, ["oversized-storage"]),
+        (["--fail-on", "note"], 1, ["oversized-storage"]),
+    ],
+)
+def test_select_ignore_and_fail_on(
+    modtool: Modtool, options: list[str], code: int, left: list[str]
+) -> None:
+    torch.save({"w": torch.zeros(100, 1000)[:2]}, "big.pth")
+    ran = modtool("check", "big.pth", "--json", *options)
+    assert (ran.code, codes(ran)) == (code, left)
+
+
+def test_a_code_that_is_none(modtool: Modtool) -> None:
+    ran = modtool("check", "any.pth", "--ignore", "nonsense")
+    assert ran.code == 2
+    assert ran.err.startswith("error: there is no code 'nonsense'\n")
+
+
+def test_wrapped_names_are_noted_with_the_remedy(modtool: Modtool) -> None:
+    torch.save({"module.w": torch.zeros(2), "module.b": torch.zeros(2)}, "ddp.pth")
+    ran = modtool("check", "ddp.pth", "--json")
+    assert (ran.code, codes(ran)) == (0, ["wrapped-names"])
+    assert "--strip-prefix module." in json.loads(ran.out)["findings"][0]["message"]
+
+
+def test_optimizer_state_that_fits_no_model(modtool: Modtool) -> None:
+    model = nn.Linear(2, 2)
+    state = {index: {"exp_avg": torch.zeros(2)} for index in range(5)}
+    optimizer = {"state": state, "param_groups": [{"lr": 0.1, "params": list(range(5))}]}
+    torch.save({"model": model.state_dict(), "optimizer": optimizer}, "c.pth")
+    ran = modtool("check", "c.pth", "--json")
+    assert (ran.code, codes(ran)) == (1, ["optimizer-mismatch"])
+
+
+def test_the_table_says_that_nothing_was_run(modtool: Modtool) -> None:
+    torch.save({"x": Calls(os.system, "ls \x1b[31m")}, "evil.pth")
+    out = modtool("check", "evil.pth").out
+    assert "no code was run" in out
+    assert "\x1b" not in out
+    assert out.splitlines()[-1] == "findings 1"

@@ -1,0 +1,516 @@
+"""`modtool convert`: options, outputs, what is dropped, wrong inputs."""
+
+import argparse
+import json
+import os
+import pathlib
+import struct
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from tests.conftest import Ran
+
+Modtool = Callable[..., Ran]
+Saved = Mapping[str, torch.Tensor]
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = nn.Embedding(6, 4)
+        self.norm = nn.BatchNorm1d(4)
+        self.head = nn.Linear(4, 6, bias=False)
+        self.head.weight = self.embed.weight
+        self.register_buffer("mask", torch.ones(3), persistent=False)
+
+
+def bits(tensor: torch.Tensor) -> bytes:
+    flat = tensor.contiguous().view(-1)
+    return bytes(flat.view(torch.uint8).tolist())
+
+
+def same(found: Saved, expected: Saved) -> None:
+    assert sorted(found) == sorted(expected)
+    for name, tensor in expected.items():
+        assert (found[name].dtype, found[name].shape) == (tensor.dtype, tensor.shape), name
+        assert bits(found[name]) == bits(tensor), name
+
+
+def load(path: str) -> dict[str, torch.Tensor]:
+    if path.endswith(".safetensors"):
+        return safetensors.torch.load_file(path)
+    found = torch.load(path, weights_only=True)
+    assert isinstance(found, dict)
+    return found
+
+
+def document(ran: Ran) -> dict[str, object]:
+    assert (ran.code, ran.err) == (0, "")
+    found = json.loads(ran.out)
+    assert isinstance(found, dict)
+    return found
+
+
+def training() -> dict[str, object]:
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    optimizer = torch.optim.Adam(net.parameters())
+    net(torch.ones(2, 3)).sum().backward()
+    optimizer.step()
+    return {"epoch": 3, "model": net.state_dict(), "optimizer": optimizer.state_dict()}
+
+
+# -- where it goes, and what is said -------------------------------------------------------------
+
+
+def test_the_document_key_by_key(modtool: Modtool) -> None:
+    torch.save(Net(), "net.pth")
+    assert document(modtool("convert", "net.pth", "--json")) == {
+        "schema": 1,
+        "source": "net.pth",
+        "written": ["net_state_dict.pth"],
+        "to": "state_dict",
+        "tensors": 7,
+        "bytes": 168,
+        "dropped": [
+            {
+                "name": "mask",
+                "why": "a non-persistent buffer, which state_dict() leaves out",
+            }
+        ],
+        "verified": False,
+        "notes": [],
+    }
+    same(load("net_state_dict.pth"), Net().state_dict())
+
+
+@pytest.mark.parametrize(
+    ("options", "written"),
+    [
+        ((), "ckpt_state_dict.pth"),
+        (("--to", "state_dict"), "ckpt_state_dict.pth"),
+        (("--to", "checkpoint"), "ckpt_checkpoint.pth"),
+        (("--to", "safetensors"), "ckpt.safetensors"),
+        (("-o", "x.safetensors"), "x.safetensors"),
+        (("-o", "x.bin"), "x.bin"),
+        (("-o", "x"), "x"),
+        (("-o", "new/"), "new/model.safetensors"),
+        (("-o", "new/", "--to", "state_dict"), "new/pytorch_model.bin"),
+    ],
+)
+def test_outputs(modtool: Modtool, options: tuple[str, ...], written: str) -> None:
+    torch.save(training(), "ckpt.pth.tar")
+    ran = modtool("convert", "ckpt.pth.tar", *options)
+    assert (ran.code, ran.out.splitlines()[-1]) == (0, written)
+    assert os.path.isfile(written)
+    assert [name for name in os.listdir() if name.startswith(".")] == []
+
+
+def test_everything_left_out_is_named(modtool: Modtool) -> None:
+    torch.save(training(), "ckpt.pth")
+    found = document(modtool("convert", "ckpt.pth", "--json"))
+    assert found["dropped"] == [
+        {"name": "optimizer", "why": "not part of the model (optimizer)"},
+        {"name": "epoch", "why": "a value, not a tensor"},
+    ]
+    lines = modtool("convert", "ckpt.pth", "--force").out.splitlines()
+    assert lines[:2] == [
+        "left out optimizer: not part of the model (optimizer)",
+        "left out epoch: a value, not a tensor",
+    ]
+
+
+class Custom:
+    def __init__(self) -> None:
+        self.rate = 0.1
+
+
+def test_values_become_what_weights_only_accepts(modtool: Modtool) -> None:
+    saved = {
+        "model": {"w": torch.ones(2)},
+        "args": argparse.Namespace(lr=0.1, layers=[1, (2, 3)]),
+        "path": pathlib.PurePosixPath("a/b"),
+        "best": np.float64(0.25),
+        "steps": np.int64(7),
+        "object": Custom(),
+        "text": "as it was",
+        "nested": {"deep": [1, {"x": None}], 3: True},
+    }
+    torch.save(saved, "ckpt.pth")
+    found = document(modtool("convert", "ckpt.pth", "--to", "checkpoint", "--json"))
+    assert [item["name"] for item in found["dropped"]] == ["object"]  # type: ignore[attr-defined]
+    made = torch.load("ckpt_checkpoint.pth", weights_only=True)
+    same(made.pop("model"), saved["model"])  # type: ignore[arg-type]
+    assert made == {
+        "args": {"lr": 0.1, "layers": [1, (2, 3)]},
+        "path": "a/b",
+        "best": 0.25,
+        "steps": 7,
+        "text": "as it was",
+        "nested": {"deep": [1, {"x": None}], 3: True},
+    }
+
+
+def test_dry_run_lists_and_writes_nothing(modtool: Modtool) -> None:
+    torch.save(training(), "ckpt.pth")
+    ran = modtool("convert", "ckpt.pth", "--dry-run", "--dtype", "bf16")
+    assert ran.code == 0
+    assert "0.weight" in ran.out
+    assert "bfloat16" in ran.out
+    assert os.listdir() == ["ckpt.pth"]
+
+
+# -- names ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "options", "after"),
+    [
+        (("module.a.w", "module.b"), ("--strip-prefix", "module."), ("a.w", "b")),
+        (("module.a.w", "module.b"), ("--strip-prefix", "module"), ("a.w", "b")),
+        (("module.module.a", "module.b"), ("--strip-prefix", "module."), ("a", "b")),
+        (
+            ("module._orig_mod.a", "_orig_mod.module.b"),
+            ("--strip-prefix", "module.", "--strip-prefix", "_orig_mod."),
+            ("a", "b"),
+        ),
+        (("module._orig_mod.model.a", "module.model.b"), ("--strip-prefix", "auto"), ("a", "b")),
+        (("layers.0._orig_mod.a", "b"), ("--strip-prefix", "auto"), ("layers.0.a", "b")),
+        (("model.a", "head.b"), ("--strip-prefix", "auto"), ("model.a", "head.b")),
+        (("a.w", "b"), ("--add-prefix", "net."), ("net.a.w", "net.b")),
+        (("a.w", "a.b", "ab.c"), ("--rename", "a=x.y"), ("x.y.w", "x.y.b", "ab.c")),
+        (("l.0.gamma", "l.1.beta"), ("--rename", "*.gamma=*.weight"), ("l.0.weight", "l.1.beta")),
+        (("e.l.0.w", "e.l.1.w"), ("--rename", "e.*.*.w=d.*.x.*.w"), ("d.l.x.0.w", "d.l.x.1.w")),
+        (
+            ("l0.w", "l11.w"),
+            ("--rename", r"re:^l(\d+)\.=layers.\1."),
+            ("layers.0.w", "layers.11.w"),
+        ),
+        (
+            ("module.a", "module.b"),
+            (*("--strip-prefix", "module."), *("--rename", "a=c"), *("--rename", "c=d")),
+            ("d", "b"),
+        ),
+    ],
+)
+@pytest.mark.parametrize("output", ["out.pth", "out.safetensors"])
+def test_names(
+    modtool: Modtool,
+    before: tuple[str, ...],
+    options: tuple[str, ...],
+    after: tuple[str, ...],
+    output: str,
+) -> None:
+    saved = {name: torch.tensor([float(index)]) for index, name in enumerate(before)}
+    torch.save(saved, "in.pth")
+    assert modtool("convert", "in.pth", *options, "-o", output).code == 0
+    same(load(output), dict(zip(after, saved.values(), strict=True)))
+
+
+def test_names_in_a_checkpoint(modtool: Modtool) -> None:
+    saved = training()
+    torch.save(saved, "in.pth")
+    options = ("--to", "checkpoint", "--add-prefix", "net.", "-o", "out.pth")
+    assert modtool("convert", "in.pth", *options).code == 0
+    made = torch.load("out.pth", weights_only=True)
+    state = saved["model"]
+    assert isinstance(state, dict)
+    same(made["model"], {f"net.{name}": tensor for name, tensor in state.items()})
+    assert list(made["optimizer"]["state"]) == [0, 1, 2, 3]
+
+
+def test_the_versions_of_modules_move_with_their_names(modtool: Modtool) -> None:
+    torch.save(nn.DataParallel(Net()).state_dict(), "in.pth")
+    assert modtool("convert", "in.pth", "--strip-prefix", "auto", "-o", "out.pth").code == 0
+    made = torch.load("out.pth", weights_only=True)
+    assert made._metadata == Net().state_dict()._metadata  # type: ignore[attr-defined]
+    assert Net().load_state_dict(made).missing_keys == []
+
+
+def test_names_that_collide(modtool: Modtool) -> None:
+    torch.save({"a.w": torch.ones(1), "b.w": torch.ones(1)}, "in.pth")
+    ran = modtool("convert", "in.pth", "--rename", "re:^[ab]=c", "-o", "out.pth")
+    assert ran == Ran(2, "", "error: a.w and b.w would both be named c.w\n")
+    assert os.listdir() == ["in.pth"]
+
+
+# -- elements ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("output", ["out.pth", "out.safetensors"])
+@pytest.mark.parametrize(
+    ("word", "dtype"),
+    [
+        ("bf16", torch.bfloat16),
+        ("fp16", torch.float16),
+        ("fp32", torch.float32),
+        ("float8_e4m3fn", torch.float8_e4m3fn),
+    ],
+)
+def test_dtypes(modtool: Modtool, word: str, dtype: torch.dtype, output: str) -> None:
+    state = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).state_dict()
+    torch.save(state, "in.pth")
+    assert modtool("convert", "in.pth", "--dtype", word, "-o", output, "--verify").code == 0
+    same(
+        load(output),
+        {
+            name: tensor.to(dtype) if tensor.is_floating_point() else tensor
+            for name, tensor in state.items()
+        },
+    )
+
+
+def test_a_dtype_for_some(modtool: Modtool) -> None:
+    torch.save(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), "in.pth")
+    rules = ("--dtype-for", "type:BatchNorm1d=fp32", "--dtype-for", "*.bias=fp64")
+    assert modtool("convert", "in.pth", "--dtype", "bf16", *rules, "-o", "out.pth").code == 0
+    assert {name: tensor.dtype for name, tensor in load("out.pth").items()} == {
+        "0.weight": torch.bfloat16,
+        "0.bias": torch.float64,
+        "1.weight": torch.float32,
+        "1.bias": torch.float64,
+        "1.running_mean": torch.float32,
+        "1.running_var": torch.float32,
+        "1.num_batches_tracked": torch.int64,
+    }
+
+
+def test_tied(modtool: Modtool) -> None:
+    torch.save(Net(), "net.pth")
+    ran = modtool("convert", "net.pth", "-o", "kept.safetensors")
+    said = "stored once, as embed.weight; load_model restores it"
+    assert ran.err == f"note: tied-stored-once: head.weight: {said}\n"
+    fresh = Net()
+    nn.init.zeros_(fresh.embed.weight)
+    missing, unexpected = safetensors.torch.load_model(fresh, "kept.safetensors")
+    assert not missing
+    assert not unexpected
+    same(fresh.state_dict(), Net().state_dict())
+    cloned = modtool("convert", "net.pth", "-o", "cloned.safetensors", "--tied", "clone")
+    assert cloned.err == ""
+    same(load("cloned.safetensors"), Net().state_dict())
+    assert modtool("convert", "kept.safetensors", "-o", "back.pth").code == 0
+    back = load("back.pth")
+    assert back["embed.weight"].data_ptr() == back["head.weight"].data_ptr()
+
+
+def test_shrink(modtool: Modtool) -> None:
+    torch.save({"part": torch.arange(100_000.0)[10:20]}, "in.pth")
+    modtool("convert", "in.pth", "-o", "whole.pth")
+    modtool("convert", "in.pth", "-o", "small.pth", "--shrink")
+    assert os.path.getsize("whole.pth") > 400_000
+    assert os.path.getsize("small.pth") < 3_000
+    same(load("small.pth"), {"part": torch.arange(10.0, 20.0)})
+
+
+def test_the_optimizer_is_dropped(modtool: Modtool) -> None:
+    torch.save(training(), "in.pth")
+    options = ("--to", "checkpoint", "--drop-optimizer", "--set", "epoch=4", "-o", "out.pth")
+    found = document(modtool("convert", "in.pth", *options, "--json"))
+    why = "the optimizer's state, dropped as asked"
+    assert found["dropped"] == [{"name": "optimizer", "why": why}]
+    made = torch.load("out.pth", weights_only=True)
+    assert list(made) == ["epoch", "model"]
+    assert made["epoch"] == 4
+
+
+def test_keep_drop_and_where(modtool: Modtool) -> None:
+    torch.save(Net(), "in.pth")
+    options = ("--keep", "norm", "--drop", "*.running_*", "--map-location", "cuda:1")
+    assert modtool("convert", "in.pth", *options, "-o", "out.pth").code == 0
+    with open("out.pth", "rb") as file:
+        assert b"cuda:1" in file.read()
+    found = torch.load("out.pth", weights_only=True, map_location="cpu")
+    assert sorted(found) == ["norm.bias", "norm.num_batches_tracked", "norm.weight"]
+
+
+# -- sets of files -------------------------------------------------------------------------------
+
+
+def large() -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    made = {f"layers.{index}.w": torch.randn(100, 10) for index in range(10)}
+    made["tied"] = made["layers.3.w"]
+    made["count"] = torch.tensor(3)
+    return made
+
+
+@pytest.mark.parametrize("to", ["safetensors", "state_dict"])
+def test_to_shards_and_back(modtool: Modtool, to: str) -> None:
+    torch.save(large(), "in.pth")
+    options = ("--to", to, "--max-shard-size", "12KB", "-o", "set", "--verify")
+    ran = modtool("convert", "in.pth", *options)
+    stem, suffix = ("model", ".safetensors") if to == "safetensors" else ("pytorch_model", ".bin")
+    files = [f"{stem}-{index:05d}-of-00004{suffix}" for index in range(1, 5)]
+    index = f"{stem}{suffix}.index.json"
+    assert ran.out.splitlines()[-5:] == [f"set/{name}" for name in (*files, index)]
+    assert sorted(os.listdir("set")) == sorted([*files, index])
+    found = json.loads(Path(f"set/{index}").read_text())
+    assert found["metadata"] == {"total_size": 40_008}
+    parts = {name: load(f"set/{name}") for name in files}
+    assert found["weight_map"] == {name: file for file in files for name in parts[file]}
+    merged = {name: tensor for part in parts.values() for name, tensor in part.items()}
+    expected = large()
+    if to == "safetensors":
+        del expected["tied"]
+    same(merged, expected)
+    for target in ("set", f"set/{index}"):
+        back = modtool("convert", target, "-o", "back.pth", "--verify", "--force")
+        assert back.code == 0
+        same(load("back.pth"), large())
+
+
+def test_transformers_reads_the_set(modtool: Modtool) -> None:
+    from transformers.modeling_utils import load_state_dict as load_shard
+
+    torch.save(large(), "in.pth")
+    assert modtool("convert", "in.pth", "--max-shard-size", "12KB", "-o", "set/").code == 0
+    weight_map = json.loads(Path("set/model.safetensors.index.json").read_text())["weight_map"]
+    for name, file in weight_map.items():
+        assert torch.equal(load_shard(f"set/{file}", map_location="cpu")[name], large()[name])
+
+
+def test_a_set_of_one_is_a_file(modtool: Modtool) -> None:
+    torch.save(large(), "in.pth")
+    assert modtool("convert", "in.pth", "--max-shard-size", "1GB", "-o", "set/").code == 0
+    assert os.listdir("set") == ["model.safetensors"]
+
+
+def test_beside_a_file_name(modtool: Modtool) -> None:
+    torch.save(large(), "in.pth")
+    assert modtool("convert", "in.pth", "--max-shard-size", "30KB", "-o", "x.safetensors").code == 0
+    assert sorted(os.listdir()) == [
+        "in.pth",
+        "x-00001-of-00002.safetensors",
+        "x-00002-of-00002.safetensors",
+        "x.safetensors.index.json",
+    ]
+    again = modtool("convert", "in.pth", "--max-shard-size", "30KB", "-o", "x.safetensors")
+    assert again.err.endswith("exists already\n  --force replaces it\n")
+
+
+def test_a_set_is_not_converted_in_part(modtool: Modtool) -> None:
+    torch.save(large(), "in.pth")
+    modtool("convert", "in.pth", "--max-shard-size", "12KB", "-o", "set/")
+    os.unlink("set/model-00002-of-00004.safetensors")
+    ran = modtool("convert", "set", "-o", "back.pth")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("error: set is not complete: model-00002-of-00004")
+    assert ran.err.count("\n") == 2
+
+
+def test_a_set_onto_its_own_source(modtool: Modtool) -> None:
+    torch.save(large(), "in.pth")
+    modtool("convert", "in.pth", "--max-shard-size", "12KB", "-o", "set/")
+    before = {name: Path(f"set/{name}").read_bytes() for name in os.listdir("set")}
+    ran = modtool("convert", "set", "--max-shard-size", "12KB", "-o", "set/", "--force")
+    assert ran.code == 2
+    assert "is a part of the source itself\n  write to another folder\n" in ran.err
+    assert {name: Path(f"set/{name}").read_bytes() for name in os.listdir("set")} == before
+
+
+# -- safety --------------------------------------------------------------------------------------
+
+
+def test_in_place(modtool: Modtool) -> None:
+    torch.save(training(), "ckpt.pth")
+    before = torch.load("ckpt.pth", weights_only=True)
+    refused = modtool("convert", "ckpt.pth", "-o", "ckpt.pth", "--force")
+    said = "error: ckpt.pth is the source itself\n  --in-place replaces it\n"
+    assert refused == Ran(2, "", said)
+    assert modtool("convert", "ckpt.pth", "--in-place", "--verify").code == 0
+    same(load("ckpt.pth"), before["model"])
+    assert os.listdir() == ["ckpt.pth"]
+
+
+def test_verify_says_so(modtool: Modtool) -> None:
+    torch.save(training(), "ckpt.pth")
+    ran = modtool("convert", "ckpt.pth", "--to", "checkpoint", "--verify")
+    assert "read back and compared: all 19 tensors are as they should be" in ran.out.splitlines()
+    found = document(modtool("convert", "ckpt.pth", "--verify", "--json", "-o", "x.safetensors"))
+    assert found["verified"] is True
+
+
+# -- far into a sparse file ----------------------------------------------------------------------
+
+
+def test_far_into_a_sparse_file(modtool: Modtool) -> None:
+    begin = 5 << 30
+    header = {
+        "hole": {"dtype": "U8", "shape": [begin], "data_offsets": [0, begin]},
+        "far": {"dtype": "F32", "shape": [2, 3], "data_offsets": [begin, begin + 24]},
+    }
+    text = json.dumps(header).encode()
+    values = torch.randn(2, 3)
+    with open("in.safetensors", "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(8 + len(text) + begin)
+        file.seek(0, os.SEEK_END)
+        file.write(bytes(values.view(torch.uint8).flatten().tolist()))
+    options = ("--drop", "hole", "--verify")
+    for output in ("out.pth", "out.safetensors"):
+        assert modtool("convert", "in.safetensors", *options, "-o", output).code == 0
+        same(load(output), {"far": values})
+
+
+# -- wrong inputs --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("nowhere.pth",), "nowhere.pth: no such file or directory"),
+        (("text.txt",), "text.txt: a text file, not a checkpoint"),
+        (("empty.pth",), "empty.pth: an empty file"),
+        (("cut.pth",), "cut.pth: truncated"),
+        (("net.py",), "net.py is a model definition, and convert takes checkpoints"),
+        (("in.pth", "--to", "onnx"), "Invalid value for '--to'"),
+        (("in.pth", "--section", "ema"), "in.pth has no section 'ema'"),
+        (("in.pth", "--keep", "nose"), "no name matches 'nose'"),
+        (("in.pth", "--drop", "*"), "nothing is left of the model"),
+        (("in.pth", "--drop", "re:("), "'re:(' is no regular expression"),
+        (("in.pth", "--strip-prefix", "module."), "no name begins with 'module.'"),
+        (("in.pth", "--rename", "nose"), "'nose' is no renaming"),
+        (("in.pth", "--rename", "nose=ear"), "--rename nose=ear: it changes no name"),
+        (("in.pth", "--rename", "norm=*"), "norm=*: '*' has more stars than 'norm'"),
+        (("in.pth", "--dtype", "int8"), "'int8' is no floating-point dtype"),
+        (("in.pth", "--dtype-for", "fp32"), "--dtype-for 'fp32'"),
+        (("in.pth", "--dtype-for", "nose=fp32"), "no name matches 'nose'"),
+        (("in.pth", "--max-shard-size", "big"), "'big' is no size"),
+        (("in.pth", "--max-shard-size", "0"), "'0' is no size"),
+        (("in.pth", "--to", "checkpoint", "--max-shard-size", "1GB"), "a checkpoint is one file"),
+        (("in.pth", "--tied", "cut"), "Invalid value for '--tied'"),
+        (("in.pth", "--set", "epoch=3"), "a state_dict has no place for 'epoch'"),
+        (("in.pth", "--to", "checkpoint", "--set", "epoch"), "'epoch' is no argument"),
+        (("in.pth", "--map-location", "cpu", "--map-location", "a=b"), "--map-location cpu"),
+        (("in.pth", "-o", "folder/none/x.pth"), "folder/none/x.pth: there is no folder"),
+        (("in.pth", "-o", "folder", "--in-place"), "--in-place replaces one file by one file"),
+        (("in.pth", "-o", "text.txt"), "text.txt exists already"),
+        (("odd.pth", "--to", "safetensors"), "z: safetensors has no complex128 tensors"),
+        (("sparse.pth", "--to", "safetensors"), "s: safetensors has no sparse_coo tensors"),
+        (("in.pth", "more.pth"), "Got unexpected extra argument"),
+        (("in.pth", "--nonsense"), "No such option"),
+        ((), "Missing argument 'CKPT'"),
+    ],
+)
+def test_wrong_inputs(modtool: Modtool, arguments: tuple[str, ...], said: str) -> None:
+    torch.save(Net().state_dict(), "in.pth")
+    torch.save({"z": torch.zeros(1, dtype=torch.complex128)}, "odd.pth")
+    torch.save({"s": torch.eye(2).to_sparse()}, "sparse.pth")
+    Path("text.txt").write_text("hello\n")
+    Path("empty.pth").write_bytes(b"")
+    Path("cut.pth").write_bytes(Path("in.pth").read_bytes()[:500])
+    Path("net.py").write_text("import torch\n")
+    Path("folder").mkdir()
+    before = sorted(os.listdir())
+    ran = modtool("convert", *arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith(f"error: {said}"), ran.err
+    assert ran.err.count("\n") <= 2
+    assert sorted(os.listdir()) == before

@@ -1,0 +1,737 @@
+"""trace from the command line: every example, every option, everything that can be wrong."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from tests.conftest import Ran
+
+Modtool = Callable[..., Ran]
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def example(name: str) -> str:
+    return str(EXAMPLES / f"{name}.py")
+
+
+def document(ran: Ran, code: int = 0) -> Any:
+    assert ran.code == code, ran.err
+    return json.loads(ran.out)
+
+
+def shapes(*texts: str) -> list[str]:
+    return [part for text in texts for part in ("--input-shape", text)]
+
+
+# -- the examples ------------------------------------------------------------------------------
+
+# Input shapes; the path and the output shape of every call; multiply-accumulates.
+PASSES: dict[str, tuple[tuple[str, ...], list[tuple[str, list[int]]], int]] = {
+    "add_module": (
+        ("4,20",),
+        [("linear1", [4, 15]), ("linear2", [4, 10])],
+        4 * (20 * 15 + 15 * 10),
+    ),
+    "loss": (("8,10", "target=8:int64"), [], 0),
+    "mlp": (
+        ("32,784",),
+        [("fc1", [32, 256]), ("fc2", [32, 128]), ("head", [32, 10])],
+        32 * (784 * 256 + 256 * 128 + 128 * 10),
+    ),
+    "module_dict": (("4,16",), [("linear", [4, 16]), ("activations.relu", [4, 16])], 4 * 256),
+    "module_list": (
+        ("4,32",),
+        [("layers.0", [4, 32]), ("layers.1", [4, 32]), ("layers.2", [4, 32])],
+        3 * 4 * 32 * 32,
+    ),
+    "no_parameters": (("4,8",), [], 0),
+    "own_parameters": (("4,6",), [], 4 * 6 * 3),
+    "unregistered": (("4,8",), [("head", [4, 2])], 4 * (2 * 8 * 8 + 8 * 2)),
+}
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_the_examples(modtool: Modtool, name: str) -> None:
+    given, calls, macs = PASSES[name]
+    made = document(modtool("trace", example(name), *shapes(*given), "--json"))
+    assert [(each["path"], each["outputs"][0]["shape"]) for each in made["calls"]] == calls
+    assert made["totals"]["macs"] == macs
+    assert (made["executed"], made["mode"], made["error"]) == ("fake", "eval", None)
+
+
+TABLE = """\
+call            input        output     parameters       MACs
+──────────────  ───────────  ─────────  ──────────  ─────────
+(model)         x [32, 784]  [32, 10]      235,146  7,512,064
+  fc1: Linear   [32, 784]    [32, 256]     200,960  6,422,528
+  fc2: Linear   [32, 256]    [32, 128]      32,896  1,048,576
+  head: Linear  [32, 128]    [32, 10]        1,290     40,960
+
+MACs: multiply-accumulates of matrix products, convolutions and attention; FLOPs are twice that
+eval mode, run without arithmetic (fake tensors)
+
+parameters 235,146   trainable 235,146   MACs 7,512,064
+"""
+NESTED = """\
+call                         input                 output           parameters        MACs
+───────────────────────────  ────────────────────  ───────────────  ──────────  ──────────
+(model)                      input [8, 3, 32, 32]  [8, 10]               5,514  41,290,240
+  stem: Sequential           [8, 3, 32, 32]        [8, 16, 32, 32]         480   3,538,944
+    conv: Conv2d             [8, 3, 32, 32]        [8, 16, 32, 32]         448   3,538,944
+    norm: BatchNorm2d        [8, 16, 32, 32]       [8, 16, 32, 32]          32           0
+    act: ReLU                [8, 16, 32, 32]       [8, 16, 32, 32]           0           0
+  body: Sequential           [8, 16, 32, 32]       [8, 32, 32, 32]       4,704  37,748,736
+    conv: Conv2d             [8, 16, 32, 32]       [8, 32, 32, 32]       4,640  37,748,736
+    norm: BatchNorm2d        [8, 32, 32, 32]       [8, 32, 32, 32]          64           0
+    act: ReLU                [8, 32, 32, 32]       [8, 32, 32, 32]           0           0
+  head: Sequential           [8, 32, 32, 32]       [8, 10]                 330       2,560
+    pool: AdaptiveAvgPool2d  [8, 32, 32, 32]       [8, 32, 1, 1]             0           0
+    flatten: Flatten         [8, 32, 1, 1]         [8, 32]                   0           0
+    classify: Linear         [8, 32]               [8, 10]                 330       2,560
+
+MACs: multiply-accumulates of matrix products, convolutions and attention; FLOPs are twice that
+eval mode, run without arithmetic (fake tensors)
+
+parameters 5,514   trainable 5,514   MACs 41,290,240
+"""
+BRANCHING = """\
+call                input     output  parameters  MACs
+──────────────────  ────────  ──────  ──────────  ────
+(model)             x [2, 4]  [2, 3]          30    24
+  negative: Linear  [2, 4]    [2, 3]          15    24
+
+MACs: multiply-accumulates of matrix products, convolutions and attention; FLOPs are twice that
+eval mode, run for real
+never called: positive
+
+parameters 30   trainable 30   MACs 24
+"""
+
+
+def test_a_table(modtool: Modtool) -> None:
+    assert modtool("trace", example("mlp"), *shapes("32,784")) == Ran(0, TABLE, "")
+
+
+def test_a_nested_table(modtool: Modtool) -> None:
+    ran = modtool("trace", example("ordered_sequential"), *shapes("8,3,32,32"))
+    assert ran == Ran(0, NESTED, "")
+
+
+def test_a_forward_that_branches_runs_for_real_and_says_why(modtool: Modtool) -> None:
+    ran = modtool("trace", example("branching"), *shapes("2,4"))
+    assert (ran.code, ran.out) == (0, BRANCHING)
+    assert ran.err.startswith("note: ran-for-real: the forward pass needs values at ")
+    assert "branching.py:18" in ran.err
+
+
+def test_a_layer_alone_has_a_row(modtool: Modtool) -> None:
+    ran = modtool("trace", example("no_parameters"), *shapes("4,8"), "--format", "csv")
+    assert ran.out == 'call,inputs,outputs,parameters,macs\r\n(model),"x [4, 8]","[4, 8]",0,0\r\n'
+
+
+def test_the_document_of_the_contract(modtool: Modtool) -> None:
+    made = document(modtool("trace", example("mlp"), *shapes("32,784"), "--json"))
+    first = made["calls"][0]
+    assert first == {
+        "index": 0,
+        "path": "fc1",
+        "type": "Linear",
+        "call": 1,
+        "depth": 1,
+        "inputs": [{"path": "0", "shape": [32, 784], "dtype": "float32"}],
+        "outputs": [{"path": "", "shape": [32, 256], "dtype": "float32"}],
+        "parameters": 200960,
+        "macs": 6422528,
+        "activation_bytes": 32 * 256 * 4,
+        "gradients": None,
+        "seconds": None,
+        "dead": None,
+    }
+    assert {key: value for key, value in made.items() if key != "calls"} == {
+        "schema": 1,
+        "target": example("mlp"),
+        "mode": "eval",
+        "executed": "fake",
+        "inputs": [{"name": "x", "shape": [32, 784], "dtype": "float32"}],
+        "outputs": [{"path": "", "shape": [32, 10], "dtype": "float32"}],
+        "totals": {"parameters": 235146, "trainable": 235146, "macs": 7512064},
+        "uncounted": [],
+        "never_called": [],
+        "parameter_gradients": None,
+        "gradient_norms": None,
+        "unused_parameters": [],
+        "loss": None,
+        "seconds": None,
+        "error": None,
+        "notes": [],
+    }
+
+
+# -- mode, device, backward --------------------------------------------------------------------
+
+
+def test_modes(modtool: Modtool) -> None:
+    Path("model.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        return x if self.training else x[:1]\n"
+    )
+    for mode, rows in (("train", 8), ("eval", 1)):
+        made = document(modtool("trace", *shapes("8,4"), "--mode", mode, "--json"))
+        assert (made["mode"], made["outputs"][0]["shape"]) == (mode, [rows, 4])
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_devices(modtool: Modtool, device: str) -> None:
+    made = document(
+        modtool("trace", example("mlp"), *shapes("2,784"), "--device", device, "--json")
+    )
+    assert (made["executed"], made["totals"]["macs"]) == ("fake", 2 * 234752)
+
+
+def test_backward_shows_gradients(modtool: Modtool) -> None:
+    made = document(
+        modtool(
+            "trace", example("mlp"), *shapes("32,784"), "--backward", "--mode", "train", "--json"
+        )
+    )
+    assert [each["gradients"][0]["shape"] for each in made["calls"]] == [
+        [32, 256],
+        [32, 128],
+        [32, 10],
+    ]
+    # The gradient of a sum of the outputs is one for each of them.
+    assert made["calls"][-1]["gradients"][0]["norm"] == pytest.approx(320**0.5)
+    assert made["parameter_gradients"] == {
+        "fc1.weight": [256, 784],
+        "fc1.bias": [256],
+        "fc2.weight": [128, 256],
+        "fc2.bias": [128],
+        "head.weight": [10, 128],
+        "head.bias": [10],
+    }
+    assert made["gradient_norms"]["head.bias"] == pytest.approx(32 * 10**0.5)
+    assert made["unused_parameters"] == []
+
+
+def test_backward_without_values_has_shapes_alone(modtool: Modtool) -> None:
+    ran = modtool(
+        "trace", example("mlp"), *shapes("1,784"), "--backward", "--device", "meta", "--json"
+    )
+    made = document(ran)
+    assert (made["executed"], made["gradient_norms"]) == ("fake", None)
+    assert made["parameter_gradients"]["fc1.weight"] == [256, 784]
+    assert [each["code"] for each in made["notes"]] == ["norms-left-out"]
+
+
+def test_two_traces_give_the_same(modtool: Modtool) -> None:
+    arguments = ("trace", example("mlp"), *shapes("4,784"), "--backward", "--stats", "--json")
+    assert modtool(*arguments) == modtool(*arguments)
+
+
+def test_parameters_without_gradient_are_listed(modtool: Modtool) -> None:
+    ran = modtool("trace", example("module_dict"), *shapes("4,16"), "--backward")
+    assert ran.code == 0
+    assert ran.err == (
+        "warning: unused-parameters: 1 trainable parameters got no gradient: "
+        "activations.prelu.weight\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("loss", "target"),
+    [("CrossEntropyLoss", ()), ("nn.functional.cross_entropy", ("--target-shape", "32:int64"))],
+)
+def test_a_loss(modtool: Modtool, loss: str, target: tuple[str, ...]) -> None:
+    made = document(
+        modtool("trace", example("mlp"), *shapes("32,784"), "--loss", loss, *target, "--json")
+    )
+    assert (made["loss"], made["error"]) == (loss, None)
+    # Of softmax minus one-hot, over 32: every row sums to nothing, and is shorter than sqrt(2)/32.
+    assert 0 < made["calls"][-1]["gradients"][0]["norm"] < 2**0.5 / 32**0.5
+    assert made["totals"]["macs"] == 7512064
+
+
+def test_a_loss_of_ones_own(modtool: Modtool) -> None:
+    Path("losses.py").write_text(
+        "import torch\ndef half(output):\n    return output.sum() / 2\n"
+        "class Twice(torch.nn.Module):\n"
+        "    def forward(self, output, target):\n        return 2 * (output * (target < 2)).sum()\n"
+    )
+    for loss, norm in (("losses.py:half", 0.5), ("losses.py:Twice", 2)):
+        made = document(
+            modtool("trace", example("mlp"), *shapes("4,784"), "--loss", loss, "--json")
+        )
+        assert made["calls"][-1]["gradients"][0]["norm"] == pytest.approx(norm * 40**0.5)
+
+
+def test_a_loss_that_does_not_fit_is_a_report(modtool: Modtool) -> None:
+    ran = modtool(
+        *("trace", example("mlp"), *shapes("32,784"), "--loss", "CrossEntropyLoss"),
+        *("--target-shape", "31", "--json"),
+    )
+    made = document(ran, code=1)
+    assert (made["error"]["path"], made["error"]["type"]) == ("(loss)", "CrossEntropyLoss")
+    assert len(made["calls"]) == 3
+
+
+# -- inputs ------------------------------------------------------------------------------------
+
+TWO = """
+import torch
+from torch import nn
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+
+    def forward(self, x, batch=None, scale=1, return_dict=True):
+        y = self.linear(x) * scale
+        if batch is not None:
+            y = y + batch["shift"] + batch["more"][0] + batch["more"][1]
+        return {"y": y} if return_dict else y
+
+def make_inputs():
+    return {"x": torch.ones(5, 3), "scale": 2}
+
+def with_model(model):
+    return torch.ones(7, model.linear.in_features)
+"""
+
+
+def given(made: Any) -> dict[str, tuple[list[int], str]]:
+    return {each["name"]: (each["shape"], each["dtype"]) for each in made["inputs"]}
+
+
+def test_nested_inputs_and_plain_arguments(modtool: Modtool) -> None:
+    Path("model.py").write_text(TWO)
+    ran = modtool(
+        "trace",
+        *shapes("4,3", "batch.shift=2", "batch.more.0=4,2", "batch.more.1=:float64"),
+        *("--kwarg", "return_dict=false", "--kwarg", "scale=2", "--json"),
+    )
+    made = document(ran)
+    assert given(made) == {
+        "x": ([4, 3], "float32"),
+        "batch.shift": ([2], "float32"),
+        "batch.more.0": ([4, 2], "float32"),
+        "batch.more.1": ([], "float64"),
+    }
+    assert made["outputs"] == [{"path": "", "shape": [4, 2], "dtype": "float32"}]
+
+
+def write_inputs() -> None:
+    x, shift = torch.ones(4, 3), torch.zeros(2)
+    batch = {"shift": shift, "more": [shift, shift]}
+    torch.save({"x": x, "batch": batch, "return_dict": False}, "nested.pt")
+    torch.save(x, "one.pt")
+    torch.save((x, batch), "two.pt")
+    save_file({"x": x}, "named.safetensors")
+    np.savez("named.npz", x=x.numpy())
+    np.save("one.npy", x.numpy())
+    Path("all.json").write_text(
+        '{"x": [[1, 2, 3.5], [4, 5, 6]], "scale": 3, "return_dict": false,'
+        ' "batch": {"shift": [1, 2], "more": [[1.5, 2], [3, 4]]}}'
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("one.pt", {"x": [4, 3]}),
+        ("one.npy", {"x": [4, 3]}),
+        ("named.npz", {"x": [4, 3]}),
+        ("named.safetensors", {"x": [4, 3]}),
+        ("two.pt", {"x": [4, 3], "batch.shift": [2], "batch.more.0": [2], "batch.more.1": [2]}),
+        ("nested.pt", {"x": [4, 3], "batch.shift": [2], "batch.more.0": [2], "batch.more.1": [2]}),
+        ("all.json", {"x": [2, 3], "batch.shift": [2], "batch.more": [2, 2]}),
+    ],
+)
+def test_inputs_from_files(modtool: Modtool, file: str, expected: dict[str, list[int]]) -> None:
+    Path("model.py").write_text(TWO)
+    write_inputs()
+    made = document(modtool("trace", "--input", file, "--json"))
+    assert {name: shape for name, (shape, _) in given(made).items()} == expected
+    plain = file in ("nested.pt", "all.json")
+    assert [each["path"] for each in made["outputs"]] == ["" if plain else "y"]
+
+
+def test_a_pickle_of_inputs_is_not_executed(modtool: Modtool) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (Path("exploded"),)
+
+    Path("model.py").write_text(TWO)
+    torch.save({"x": torch.ones(1, 3), "scale": Bomb()}, "bomb.pt")
+    assert modtool("trace", "--input", "bomb.pt").code == 0
+    assert not Path("exploded").exists()
+
+
+@pytest.mark.parametrize(("name", "rows"), [("make_inputs", 5), ("with_model", 7)])
+def test_inputs_from_a_function(modtool: Modtool, name: str, rows: int) -> None:
+    Path("model.py").write_text(TWO)
+    made = document(modtool("trace", "model.py:Two", "--inputs", f"model.py:{name}", "--json"))
+    assert given(made) == {"x": ([rows, 3], "float32")}
+
+
+def test_indices_are_found_by_what_looks_them_up(modtool: Modtool) -> None:
+    Path("model.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.scale = nn.Linear(3, 8)\n"
+        "        self.table = nn.Embedding(10, 8)\n"
+        "    def forward(self, dense, words):\n"
+        "        return self.scale(dense) + self.table(words.view(-1))\n"
+    )
+    made = document(modtool("trace", *shapes("4,3", "4,1"), "--json"))
+    assert given(made) == {"dense": ([4, 3], "float32"), "words": ([4, 1], "int64")}
+    # What was said is not changed.
+    failed = document(modtool("trace", *shapes("4,3", "4,1:float32"), "--json"), code=1)
+    assert (failed["error"]["path"], failed["error"]["from_input"]) == ("table", "words")
+
+
+# -- statistics and time -----------------------------------------------------------------------
+
+ONES = """
+import torch
+from torch import nn
+
+class Ones(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(2, 4, bias=False)
+        self.relu = nn.ReLU()
+        self.log = Log()
+        self.after = nn.Identity()
+        with torch.no_grad():
+            self.linear.weight.copy_(torch.tensor([[1., 0.], [-1., 0.], [3., 0.], [0., 0.]]))
+
+    def forward(self, x):
+        return self.after(self.log(self.relu(self.linear(torch.ones_like(x)))))
+
+class Log(nn.Module):
+    def forward(self, x):
+        return x.log()
+"""
+
+
+def test_statistics(modtool: Modtool) -> None:
+    Path("model.py").write_text(ONES)
+    ran = modtool("trace", "model.py:Ones", *shapes("5,2"), "--stats", "--json")
+    made = document(ran)
+    assert made["executed"] == "real"
+    linear, relu, log, _ = made["calls"]
+    # Every row is 1, -1, 3, 0.
+    assert linear["outputs"][0]["statistics"] == {
+        "mean": 0.75,
+        "std": pytest.approx((11 / 4 - 0.75**2) ** 0.5),
+        "min": -1,
+        "max": 3,
+        "zeros": 0.25,
+        "nan": 0,
+        "inf": 0,
+    }
+    assert relu["dead"] == [2, 4]
+    assert log["outputs"][0]["statistics"]["inf"] == 0.5
+    codes = [(each["code"], each["where"]) for each in made["notes"]]
+    assert codes == [("non-finite", "log"), ("dead-units", "")]
+
+
+def test_a_table_of_statistics(modtool: Modtool) -> None:
+    Path("model.py").write_text(ONES)
+    ran = modtool("trace", "model.py:Ones", *shapes("5,2"), "--stats", "--format", "csv")
+    rows = list(csv.reader(io.StringIO(ran.out)))
+    assert rows[0] == [
+        *("call", "outputs", "mean", "std", "min", "max", "zeros", "nan", "inf", "dead")
+    ]
+    assert rows[2][2:] == ["0.75", "1.479019945774904", "-1.0", "3.0", "0.25", "0.0", "0.0", ""]
+    assert rows[3][-1] == "2 of 4"
+
+
+def test_times(modtool: Modtool) -> None:
+    made = document(
+        modtool("trace", example("mlp"), *shapes("32,784"), "--time", "--repeat", "3", "--json")
+    )
+    parts = [each["seconds"] for each in made["calls"]]
+    assert all(part > 0 for part in parts)
+    assert made["seconds"] > 0
+    assert made["executed"] == "real"
+
+
+# -- views -------------------------------------------------------------------------------------
+
+DEEP = """
+from torch import nn
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(8, 8)
+        self.act = nn.ReLU()
+
+    def forward(self, x):
+        return self.act(self.fc(x))
+
+class Deep(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(Block() for _ in range(12))
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return self.head(x)
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (
+            ("--collapse",),
+            [
+                ("(model)", "891", "3168"),
+                ("layers.[0-11]: Block", "864", "3072"),
+                ("fc: Linear", "864", "3072"),
+                ("act: ReLU", "0", "0"),
+                ("head: Linear", "27", "96"),
+            ],
+        ),
+        (
+            ("--collapse", "--depth", "1"),
+            [
+                ("(model)", "891", "3168"),
+                ("layers.[0-11]: Block", "864", "3072"),
+                ("head: Linear", "27", "96"),
+            ],
+        ),
+        (
+            ("--collapse", "--leaves"),
+            [
+                ("(model)", "891", "3168"),
+                ("layers.[0-11].fc: Linear", "864", "3072"),
+                ("layers.[0-11].act: ReLU", "0", "0"),
+                ("head: Linear", "27", "96"),
+            ],
+        ),
+        (
+            ("--only", "layers.3", "--only", "!*.act"),
+            [
+                ("(model)", "891", "3168"),
+                ("layers.3: Block", "72", "256"),
+                ("layers.3.fc: Linear", "72", "256"),
+            ],
+        ),
+        (
+            ("--only", "type:Linear", "--only", "!layers"),
+            [("(model)", "891", "3168"), ("head: Linear", "27", "96")],
+        ),
+        (("--depth", "0"), [("(model)", "891", "3168")]),
+    ],
+)
+def test_views(modtool: Modtool, options: tuple[str, ...], expected: list[tuple[str, ...]]) -> None:
+    Path("model.py").write_text(DEEP)
+    ran = modtool(
+        *("trace", *shapes("4,8"), *options),
+        *("--columns", "call,parameters,macs", "--format", "csv"),
+    )
+    assert [tuple(row) for row in csv.reader(io.StringIO(ran.out))][1:] == expected
+
+
+def test_every_column(modtool: Modtool) -> None:
+    ran = modtool(
+        *("trace", example("mlp"), *shapes("32,784"), "--depth", "1", "--only", "fc2"),
+        *("--columns", "index,path,type,depth,dtypes,bytes", "--format", "csv"),
+    )
+    assert ran.out.splitlines()[2] == "1,fc2,Linear,1,float32,16384"
+
+
+# -- failures ----------------------------------------------------------------------------------
+
+
+def test_a_failure_shows_the_rows_up_to_it(modtool: Modtool) -> None:
+    Path("model.py").write_text(
+        "from torch import nn\nmodel = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(5, 2))\n"
+    )
+    ran = modtool("trace", *shapes("2,4"))
+    assert ran.code == 1
+    assert ran.err == ""
+    lines = ran.out.splitlines()
+    assert [line.split("  ")[1].strip() for line in lines[3:5]] == ["0: Linear", "1: ReLU"]
+    (failed,) = (line for line in lines if line.startswith("failed in "))
+    assert failed.startswith(
+        "failed in 2: Linear(in_features=5, out_features=2, bias=True) given [2, 3] from 1: "
+        "RuntimeError: "
+    )
+
+
+def test_a_failure_names_the_input_it_was_for(modtool: Modtool) -> None:
+    ran = modtool("trace", example("mlp"), *shapes("32,783"))
+    assert ran.code == 1
+    (failed,) = (line for line in ran.out.splitlines() if line.startswith("failed in "))
+    assert failed.startswith(
+        "failed in fc1: Linear(in_features=784, out_features=256, bias=True) given [32, 783] "
+        "from the input x: RuntimeError: "
+    )
+
+
+WRONG = [
+    ((), "error: MLP.forward(x: torch.Tensor): missing a required argument: 'x'"),
+    (shapes("1,784", "2"), "error: MLP.forward(x: torch.Tensor): too many positional arguments"),
+    (shapes("y=1,784"), "error: MLP.forward(x: torch.Tensor): missing a required argument: 'x'"),
+    (shapes("32x784"), "error: --input-shape '32x784': '32x784' is no size"),
+    (shapes("1,784:float31"), "error: --input-shape '1,784:float31': 'float31' is no dtype"),
+    (shapes("x.a=2", "x=2"), "error: the input 'x' is given twice"),
+    (shapes("x=2", "x.a=2"), "error: the input 'x.a' is a part of what is a value itself"),
+    (("--input", "gone.pt"), "error: gone.pt: no such file"),
+    (("--input", "text.json"), "error: --input text.json: "),
+    (("--input", "ragged.json"), "error: --input ragged.json: a list of numbers is no tensor"),
+    (("--input", "empty.pt"), "error: --input empty.pt: there is no tensor in it"),
+    (("--inputs", "bad.py"), "error: --inputs bad.py: name a function in it"),
+    (("--inputs", "bad.py:gone"), "error: bad.py has no gone"),
+    (("--inputs", "bad.py:three"), "error: --inputs bad.py:three is no function"),
+    (("--inputs", "bad.py:raises"), "error: bad.py:3: KeyError: 'x' (while making inputs"),
+    (("--kwarg", "return_dict"), "error: 'return_dict' is no argument"),
+    (
+        (*shapes("1,784"), "--kwarg", "y=3"),
+        "error: MLP.forward(x: torch.Tensor): got an unexpected",
+    ),
+    ((*shapes("1,784"), "--mode", "test"), "error: Invalid value for '--mode'"),
+    ((*shapes("1,784"), "--loss", "CrossEntropy"), "error: --loss CrossEntropy: torch has no loss"),
+    ((*shapes("1,784"), "--loss", "bad.py:three"), "error: --loss bad.py:three is a int, not"),
+    ((*shapes("1,784"), "--target-shape", "3"), "error: a target's shape is for a loss"),
+    ((*shapes("1,784"), "--repeat", "3"), "error: --repeat says how often to time a pass"),
+    ((*shapes("1,784"), "--time", "--repeat", "0"), "error: Invalid value for '--repeat'"),
+    ((*shapes("1,784"), "--only", "fc9"), "error: no name matches 'fc9'"),
+    ((*shapes("1,784"), "--columns", "colour"), "error: no column 'colour' here"),
+    ((*shapes("1,784"), "--device", "cuda:99"), "error: there is no cuda:99 on this machine"),
+    ((*shapes("1,784"), "--stats", "--device", "meta"), "error: what is asked needs values"),
+    ((*shapes("1,784"), "--depth", "-1"), "error: Invalid value for '--depth'"),
+]
+
+
+@pytest.mark.parametrize(("options", "error"), WRONG, ids=lambda each: " ".join(each)[:50])
+def test_what_is_wrong_is_one_error(modtool: Modtool, options: list[str], error: str) -> None:
+    Path("bad.py").write_text("three = 3\ndef raises():\n    return {}['x']\n")
+    Path("text.json").write_text("hello")
+    Path("ragged.json").write_text('{"x": [[1, 2], [3]]}')
+    torch.save({"x": 3}, "empty.pt")
+    ran = modtool("trace", example("mlp"), *options)
+    assert (ran.code, ran.out) == (2, "")
+    lines = ran.err.splitlines()
+    assert lines[0].startswith(error)
+    assert len(lines) <= 2
+
+
+def test_a_checkpoint_is_no_model(modtool: Modtool) -> None:
+    torch.save(nn.Linear(3, 2).state_dict(), "net.pth")
+    ran = modtool("trace", "net.pth", *shapes("1,3"))
+    assert ran.code == 2
+    assert ran.err.splitlines() == [
+        "error: net.pth is a checkpoint, and this needs a model to run",
+        "  name the model, and its weights: MODEL.py --weights net.pth",
+    ]
+
+
+def test_weights_are_there_when_values_are_needed(modtool: Modtool) -> None:
+    Path("model.py").write_text(
+        "from torch import nn\ndef build_model():\n    return nn.Linear(2, 2)\n"
+    )
+    torch.save({"weight": torch.eye(2) * 3, "bias": torch.zeros(2)}, "w.pth")
+    Path("ones.json").write_text("[[1.0, 1.0]]")
+    made = document(
+        modtool("trace", "--weights", "w.pth", "--input", "ones.json", "--stats", "--json")
+    )
+    assert made["outputs"][0]["statistics"]["mean"] == 3
+
+
+# -- other kinds of models ---------------------------------------------------------------------
+
+
+def test_trust(modtool: Modtool) -> None:
+    torch.save(nn.Sequential(nn.Linear(3, 2), nn.ReLU()), "full.pth")
+    ran = modtool("trace", "full.pth", *shapes("4,3"))
+    assert ran.code == 2
+    assert ran.err.startswith("error: full.pth would have to be unpickled for real")
+    made = document(modtool("trace", "full.pth", *shapes("4,3"), "--trust", "--json"))
+    assert [each["path"] for each in made["calls"]] == ["0", "1"]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_trusted_torchscript(modtool: Modtool) -> None:
+    torch.jit.script(nn.Sequential(nn.Linear(3, 2), nn.ReLU())).save("script.pt")  # type: ignore[no-untyped-call]
+    assert modtool("trace", "script.pt", *shapes("4,3")).code == 2
+    made = document(modtool("trace", "script.pt", *shapes("4,3"), "--trust", "--json"))
+    assert made["totals"] == {"parameters": 8, "trainable": 8, "macs": 24}
+    assert [each["code"] for each in made["notes"]] == ["scripted-module"]
+
+
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "vocab_size": 100,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+
+
+@pytest.mark.parametrize("target", ["llama", "llama/config.json"])
+def test_a_configuration_of_transformers(modtool: Modtool, target: str) -> None:
+    pytest.importorskip("transformers")
+    Path("llama").mkdir()
+    Path("llama/config.json").write_text(json.dumps(LLAMA))
+    block = 16 * 16 * 2 + 2 * 16 * 8 + 3 * 16 * 32
+    parameters = 2 * 100 * 16 + 3 * (block + 2 * 16) + 16
+    assert modtool("count", target, "--total") == Ran(0, f"{parameters}\n", "")
+    ran = modtool("trace", target, *shapes("2,5"), "--collapse", "--depth", "2", "--json")
+    made = document(ran)
+    assert made["totals"]["parameters"] == parameters
+    # Of the keys and values, two heads are repeated for four of queries.
+    attention = 2 * (2 * 4 * 5 * 5 * 4)
+    assert made["totals"]["macs"] == 3 * (10 * block + attention) + 10 * 1600
+    assert given(made) == {"input_ids": ([2, 5], "int64")}
+
+
+def test_a_package_with_relative_imports(modtool: Modtool) -> None:
+    Path("pkg").mkdir()
+    Path("pkg/__init__.py").touch()
+    Path("pkg/layers.py").write_text("from torch import nn\nclass Layer(nn.Linear):\n    pass\n")
+    Path("pkg/net.py").write_text(
+        "from torch import nn\n"
+        "from .layers import Layer\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n        self.layer = Layer(3, 2)\n"
+        "    def forward(self, x):\n"
+        "        from . import layers\n"
+        "        assert isinstance(self.layer, layers.Layer)\n"
+        "        return self.layer(x)\n"
+    )
+    for target in ("pkg/net.py", "pkg.net:Net"):
+        made = document(modtool("trace", target, *shapes("1,3"), "--json"))
+        assert [each["type"] for each in made["calls"]] == ["Layer"]
+
+
+def test_in_a_process_of_its_own(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "modtool", "trace", example("mlp"), *shapes("32,784")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode() == TABLE

@@ -1,0 +1,199 @@
+"""A model and a checkpoint: what is said of load_state_dict, against load_state_dict itself."""
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import nn
+
+from modtool.api import diff
+from modtool.cli import run
+from modtool.diff import Fit
+
+State = dict[str, torch.Tensor]
+
+
+FITS = Fit("a", 0, 0, 0, fixed=True)
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 6))
+        self.head = nn.Linear(6, 3)
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("scratch", torch.ones(2), persistent=False)
+
+
+def state() -> State:
+    torch.manual_seed(0)
+    return Net().state_dict()
+
+
+def fit_of(path: Path | str) -> Fit:
+    found = diff(Net(), path)
+    assert found.fit is not None
+    assert found.fit == replaced_side(diff(path, Net()).fit)
+    return found.fit
+
+
+def replaced_side(fit: Fit | None) -> Fit:
+    assert fit is not None
+    assert fit.model == "b"
+    return Fit("a", fit.missing, fit.unexpected, fit.mismatched, fit.section, fit.fix, fit.fixed)
+
+
+def loads(state: State) -> bool:
+    try:
+        Net().load_state_dict(state)
+    except RuntimeError:
+        return False
+    return True
+
+
+def test_what_fits(tmp_path: Path) -> None:
+    torch.save(state(), tmp_path / "x.pth")
+    assert fit_of(tmp_path / "x.pth") == FITS
+    assert diff(Net(), tmp_path / "x.pth").same
+    assert not diff(Net(), tmp_path / "x.pth").compared
+
+
+def test_another_dtype_is_cast_and_told(tmp_path: Path) -> None:
+    save_file({name: value.half() for name, value in state().items()}, tmp_path / "x.safetensors")
+    found = diff(Net(), tmp_path / "x.safetensors")
+    assert found.same
+    assert [note.code for note in found.notes] == ["cast-on-load"]
+
+
+BROKEN: dict[str, Callable[[State], object]] = {
+    "DataParallel": lambda s: {f"module.{name}": value for name, value in s.items()},
+    "compiled": lambda s: {f"module._orig_mod.{name}": value for name, value in s.items()},
+    "compiled inside": lambda s: {
+        name.replace("encoder.", "encoder._orig_mod."): value for name, value in s.items()
+    },
+    "a prefix too few": lambda s: (
+        {name.removeprefix("encoder."): value for name, value in s.items() if "encoder" in name}
+        | {name: value for name, value in s.items() if "encoder" not in name}
+    ),
+    "renamed": lambda s: {
+        name.replace("encoder", "backbone").replace("head", "classifier"): value
+        for name, value in s.items()
+    },
+    "old norms": lambda s: {
+        name.replace("1.weight", "1.gamma").replace("1.bias", "1.beta"): value
+        for name, value in s.items()
+    },
+    "profiled": lambda s: {**s, "total_ops": torch.zeros(1), "head.total_params": torch.zeros(1)},
+    "nested": lambda s: {"state_dict": {f"model.{n}": v for n, v in s.items()}, "epoch": 2},
+    "nested and right": lambda s: {"model": s, "epoch": 2},
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_the_command_that_is_suggested_makes_it_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    right = state()
+    broken = BROKEN[how](dict(right))
+    torch.save(broken, "my ckpt.pth")
+    fit = fit_of("my ckpt.pth")
+    assert fit.fixed
+    assert fit.fix is not None
+    assert fit.loads == (how == "nested and right")
+    words = shlex.split(fit.fix)
+    assert words[:3] == ["modtool", "convert", "my ckpt.pth"]
+    assert run(words[1:]) == 0
+    fixed = torch.load("my ckpt_fixed.pth")
+    Net().load_state_dict(fixed)
+    assert all(torch.equal(fixed[name], value) for name, value in right.items())
+    assert fit_of("my ckpt_fixed.pth") == FITS
+
+
+def test_a_model_in_a_wrapper_gets_the_prefix_that_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(state(), "x.pth")
+    wrapped = nn.ModuleDict({"net": Net()})
+    found = diff(wrapped, "x.pth")
+    assert found.fit is not None
+    assert found.fit.fix == "modtool convert x.pth --add-prefix net. -o x_fixed.pth"
+    assert run(shlex.split(found.fit.fix)[1:]) == 0
+    wrapped.load_state_dict(torch.load("x_fixed.pth"))
+
+
+def test_reasons(tmp_path: Path) -> None:
+    broken = state()
+    broken["encoder.0.weight"] = broken["encoder.0.weight"].t().contiguous()
+    broken["head.weight"] = torch.zeros(5, 6)
+    broken["head.bias"] = torch.zeros(1, 3)
+    del broken["scale"]
+    torch.save(broken, tmp_path / "x.pth")
+    found = diff(Net(), tmp_path / "x.pth")
+    assert {pair.name: pair.reason for pair in found.pairs if pair.differs} == {
+        "encoder.0.weight": "transposed, as Conv1D and TensorFlow keep it: "
+        "no option turns it round",
+        "head.weight": "other classes, another vocabulary or width: dimension 0",
+        "head.bias": "the same elements in another shape",
+    }
+    assert found.fit == Fit("a", 1, 0, 3)
+
+
+def test_a_missing_twin_of_what_is_there_is_told(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[1].weight = model[0].weight
+    kept = {name: value for name, value in model.state_dict().items() if name != "1.weight"}
+    torch.save(kept, tmp_path / "x.pth")
+    (single,) = diff(model, tmp_path / "x.pth").singles
+    assert (single.name, single.reason) == ("1.weight", "tied to 0.weight, which is there")
+
+
+def test_values_of_a_model_are_compared_when_asked_for(tmp_path: Path) -> None:
+    model = Net()
+    torch.save(model.state_dict(), tmp_path / "x.pth")
+    assert diff(model, tmp_path / "x.pth", values=True).same
+    with torch.no_grad():
+        model.head.bias.add_(1)
+    found = diff(model, tmp_path / "x.pth", values=True)
+    assert [pair.name for pair in found.pairs if pair.verdict == "different"] == ["head.bias"]
+    assert found.fit is not None
+    assert found.fit.loads
+
+
+def test_nothing_is_suggested_where_nothing_helps(tmp_path: Path) -> None:
+    other = {f"y{index}": torch.zeros(index) for index in range(9)}
+    torch.save({"x": torch.zeros(77), **other}, tmp_path / "x")
+    fit = fit_of(tmp_path / "x")
+    assert (fit.fix, fit.fixed, fit.unexpected) == (None, False, 10)
+
+
+EDITS = st.lists(
+    st.tuples(st.sampled_from(["drop", "add", "reshape", "cast"]), st.integers(0, 8)), max_size=3
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(edits=EDITS)
+def test_it_agrees_with_load_state_dict(
+    tmp_path_factory: pytest.TempPathFactory, edits: list[tuple[str, int]]
+) -> None:
+    broken = state()
+    for what, index in edits:
+        name = list(broken)[index % len(broken)]
+        if what == "drop":
+            del broken[name]
+        elif what == "add":
+            broken[f"{name}_{index}"] = torch.zeros(2)
+        elif what == "reshape":
+            broken[name] = torch.zeros(3, 1, 2)
+        else:
+            broken[name] = broken[name].double()
+    path = tmp_path_factory.mktemp("load") / "x.pth"
+    torch.save(broken, path)
+    assert fit_of(path).loads == diff(Net(), path).same == loads(broken)
