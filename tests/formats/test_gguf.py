@@ -3,6 +3,7 @@
 import math
 import struct
 from contextlib import suppress
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -194,7 +195,11 @@ def test_a_header_longer_than_a_piece(path: Path) -> None:
 def test_a_float32_is_shown_with_the_digits_that_it_has(value: float) -> None:
     found = shortest(value)
     assert struct.pack("<f", found) == struct.pack("<f", value)
-    assert len(repr(found)) <= len(repr(value))
+    assert len(digits_of(found)) <= len(digits_of(value))
+
+
+def digits_of(number: float) -> tuple[int, ...]:
+    return Decimal(repr(number)).normalize().as_tuple().digits
 
 
 # -- files that lie ------------------------------------------------------------------------------
