@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import click
@@ -17,7 +17,6 @@ import torch
 import typer
 from torch import nn
 
-from modtool.api import SCHEME_NAMES
 from modtool.cli import app
 from modtool.live.initialise import SCHEMES
 from modtool.notes import CODES
@@ -29,10 +28,12 @@ REFERENCE = re.compile(r"(<!-- reference -->\n).*?(<!-- end of reference -->)", 
 CONSOLE = re.compile(r"(```console\n)(.*?)(```)", re.DOTALL)
 
 
-def commands() -> MutableMapping[str, click.Command]:
+def commands() -> Mapping[str, click.Command]:
     group = typer.main.get_command(app)
     assert isinstance(group, click.Group)
-    return group.commands
+    context = click.Context(group)
+    found = {name: group.get_command(context, name) for name in group.list_commands(context)}
+    return {name: command for name, command in found.items() if command is not None}
 
 
 def reference() -> str:
@@ -86,8 +87,7 @@ def scheme_lines() -> Iterator[str]:
     yield "### Schemes of `reinit`\n"
     yield "| scheme | arguments | what it does |"
     yield "|---|---|---|"
-    for name in SCHEME_NAMES:
-        scheme = SCHEMES[name]
+    for name, scheme in SCHEMES.items():
         arguments = ", ".join(f"`{argument.name}`" for argument in scheme.arguments)
         yield f"| `{name}` | {arguments} | {scheme.help} |"
     yield ""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file, save_model
 from torch import nn
 
-from modtool.api import diff
+from modtool.api.diffing import diff
 from modtool.diff import (
     Differences,
     ModuleChange,

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from modtool.api import diff
+from modtool.api.diffing import diff
 from modtool.diff import compare_bytes
 from modtool.live.comparing import measure
 from modtool.records import Chunk, Storage, TensorInfo

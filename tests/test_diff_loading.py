@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
-from modtool.api import diff
+from modtool.api.diffing import diff
 from modtool.cli import run
 from modtool.diff import Fit
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from modtool.api import diff
+from modtool.api.diffing import diff
 from modtool.diff import Measure, Pair, Tolerance
 from modtool.live.kernel import ELEMENTS, Kernel
 

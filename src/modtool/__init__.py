@@ -7,18 +7,14 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what type checkers and editors see of `PUBLIC`
-    from modtool.api import (
-        Outcome,
-        Writing,
-        check,
-        convert,
-        count,
-        freeze,
-        reinit,
-        summary,
-        trace,
-        unfreeze,
-    )
+    from modtool.api.checking import check
+    from modtool.api.converting import convert
+    from modtool.api.diffing import diff
+    from modtool.api.freezing import freeze, unfreeze
+    from modtool.api.inspecting import count, summary
+    from modtool.api.reinitialising import reinit
+    from modtool.api.tracing import trace
+    from modtool.api.writing import Outcome, Writing
     from modtool.errors import ModtoolError
     from modtool.formats import open_checkpoint
     from modtool.live.freeze import apply_freeze, param_groups
@@ -27,25 +23,25 @@ if TYPE_CHECKING:  # what type checkers and editors see of `PUBLIC`
 
 # Public name -> the module that has it.
 PUBLIC = {
-    "Outcome": "modtool.api",
-    "Writing": "modtool.api",
+    "Outcome": "modtool.api.writing",
+    "Writing": "modtool.api.writing",
     "apply_freeze": "modtool.live.freeze",
-    "check": "modtool.api",
-    "convert": "modtool.api",
-    "diff": "modtool.api",
-    "freeze": "modtool.api",
+    "check": "modtool.api.checking",
+    "convert": "modtool.api.converting",
+    "diff": "modtool.api.diffing",
+    "freeze": "modtool.api.freezing",
     "param_groups": "modtool.live.freeze",
-    "reinit": "modtool.api",
-    "unfreeze": "modtool.api",
+    "reinit": "modtool.api.reinitialising",
+    "unfreeze": "modtool.api.freezing",
     "Checkpoint": "modtool.records",
     "ModtoolError": "modtool.errors",
     "Report": "modtool.report",
     "Totals": "modtool.report",
     "Trace": "modtool.records",
-    "count": "modtool.api",
+    "count": "modtool.api.inspecting",
     "open_checkpoint": "modtool.formats",
-    "summary": "modtool.api",
-    "trace": "modtool.api",
+    "summary": "modtool.api.inspecting",
+    "trace": "modtool.api.tracing",
 }
 
 __all__ = [

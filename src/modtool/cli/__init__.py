@@ -1,62 +1,35 @@
-"""The command line: the list of commands, and the one place where errors become text."""
+"""The command line, and the one place where errors become text."""
 
 import gc
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from inspect import cleandoc
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 from click.exceptions import Abort, ClickException, Exit
 
-from modtool.cli.checking import check
-from modtool.cli.converting import convert
-from modtool.cli.diffing import diff
-from modtool.cli.freezing import freeze, unfreeze
-from modtool.cli.inspecting import count, summary
-from modtool.cli.reinitialising import reinit
+from modtool.cli.loading import SETTINGS, Commands
 from modtool.cli.show import print_error
-from modtool.cli.tracing import trace
 from modtool.errors import ModtoolError
 
-__all__ = ["COMMANDS", "app", "main", "run"]
-
-COMMANDS: tuple[Callable[..., int | None], ...] = (
-    summary,
-    count,
-    trace,
-    freeze,
-    unfreeze,
-    reinit,
-    convert,
-    check,
-    diff,
-)
+__all__ = ["app", "main", "run"]
 
 app = typer.Typer(
     name="modtool",
+    cls=Commands,
     help="See what is inside any PyTorch model or checkpoint, and turn it into what you need. "
     "A checkpoint is never executed.",
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings=SETTINGS,
 )
 
 
 INTERRUPTED = 130
-
-
-def help_of(command: Callable[..., int | None]) -> str:
-    """The docstring, with a backspace that tells click to keep the lines of the examples."""
-    return (cleandoc(command.__doc__ or "")).replace("Examples:\n", "\b\nExamples:\n")
-
-
-for command in COMMANDS:
-    app.command(help=help_of(command))(command)
 
 
 def print_version(asked: bool) -> None:
@@ -69,7 +42,7 @@ def print_version(asked: bool) -> None:
 
 
 @app.callback()
-def options(
+def top(
     version: Annotated[
         bool,
         typer.Option(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from modtool import api
+from modtool.api import checking
 from modtool.checks import LEVELS, at_or_above
 from modtool.cli import options
 from modtool.cli.show import show
@@ -53,7 +53,7 @@ def check(
       modtool check ckpt.pth
       modtool check ckpt.pth --ignore device-location --json
     """
-    checked = api.check(source, select=select, ignore=ignore)
+    checked = checking.check(source, select=select, ignore=ignore)
     report = check_report(checked.checkpoint, checked.findings)
     show(report, form, as_json=as_json, no_color=no_color)
     return 1 if at_or_above(checked.findings, LEVELS[list(LevelName).index(fail_on)]) else 0

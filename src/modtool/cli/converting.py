@@ -1,7 +1,7 @@
 """`modtool convert`: a checkpoint in another form."""
 
-from modtool import api
-from modtool.api import Writing
+from modtool.api import converting
+from modtool.api.writing import Writing
 from modtool.cli import convert_options as own
 from modtool.cli import options
 from modtool.cli.edits import casting, laying_out, locations, naming, setting
@@ -62,7 +62,7 @@ def convert(
     ]
     ranks = ranks_here()
     with progress_bar() as progress:
-        outcome = api.convert(
+        outcome = converting.convert(
             source,
             output,
             to=FORMS[list(own.FormName).index(to)] if to else None,

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from modtool import api
+from modtool.api import diffing
 from modtool.cli import options
 from modtool.cli.models import arguments_of
 from modtool.cli.progress import progress_bar
@@ -111,7 +111,7 @@ def diff(
       modtool diff model.py ckpt.pth
     """
     with progress_bar() as progress:
-        differences = api.diff(
+        differences = diffing.diff(
             a,
             b,
             structure=structure,

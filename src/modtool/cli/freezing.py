@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from modtool import api
-from modtool.api import Writing
+from modtool.api import freezing
 from modtool.api.freezing import Prune
+from modtool.api.writing import Writing
 from modtool.cli import options
 from modtool.cli.edits import locations, needed
 from modtool.cli.models import arguments_of
@@ -86,10 +86,10 @@ def freeze(
     arguments = arguments_of(arg, args_from)
     if list_only:
         refuse_output(output)
-        report = api.flags(target, patterns, arguments=arguments, weights=weights)
+        report = freezing.flags(target, patterns, arguments=arguments, weights=weights)
     else:
         with progress_bar() as progress:
-            outcome = api.freeze(
+            outcome = freezing.freeze(
                 target,
                 patterns,
                 needed(output),
@@ -127,10 +127,10 @@ def unfreeze(
     arguments = arguments_of(arg, args_from)
     if list_only:
         refuse_output(output)
-        report = api.flags(target, patterns, arguments=arguments, weights=weights)
+        report = freezing.flags(target, patterns, arguments=arguments, weights=weights)
     else:
         with progress_bar() as progress:
-            outcome = api.unfreeze(
+            outcome = freezing.unfreeze(
                 target,
                 patterns,
                 needed(output),

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from modtool import api
+from modtool.api import inspecting
+from modtool.api.targets import open_target
 from modtool.cli import options
 from modtool.cli.models import arguments_of
 from modtool.cli.show import show, write_out
@@ -45,7 +46,7 @@ def summary(
       modtool summary ckpt.pth --section optimizer
       modtool summary model.safetensors --tensors --columns name,dtype,shape --format csv
     """
-    report = api.summary(
+    report = inspecting.summary(
         target_or_default(target),
         arguments=arguments_of(arg, args_from),
         weights=weights,
@@ -78,7 +79,7 @@ def count(
       modtool count model.py
       test "$(modtool count ckpt.pth --total)" -le 5000000
     """
-    checkpoint = api.open_target(
+    checkpoint = open_target(
         target_or_default(target), arguments=arguments_of(arg, args_from), section=section
     )
     chosen = {"total": total, "trainable": trainable, "frozen": frozen, "buffers": buffers}

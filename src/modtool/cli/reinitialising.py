@@ -4,13 +4,15 @@ from typing import Annotated
 
 import typer
 
-from modtool import api
-from modtool.api import Writing
+from modtool.api import reinitialising
+from modtool.api.writing import Writing
 from modtool.cli import options
 from modtool.cli.edits import locations, needed
 from modtool.cli.models import arguments_of
 from modtool.cli.progress import progress_bar
 from modtool.cli.show import show
+from modtool.live.initialise import SCHEMES, arguments_help
+from modtool.live.recipe import recipe_document, recipe_text
 from modtool.report import Filling, recipe_report, reinit_report
 
 __all__ = ["reinit"]
@@ -23,7 +25,7 @@ def reinit(
         typer.Option(
             "--scheme",
             metavar="NAME",
-            help=f"One of {', '.join(api.SCHEME_NAMES)}.",
+            help=f"One of {', '.join(SCHEMES)}.",
             show_default=False,
         ),
     ] = None,
@@ -41,7 +43,7 @@ def reinit(
         typer.Option(
             "--arg",
             metavar="NAME=VALUE",
-            help=f"Argument of the scheme. Repeatable. {api.SCHEME_ARGUMENTS}",
+            help=f"Argument of the scheme. Repeatable. {arguments_help()}",
             show_default=False,
         ),
     ] = [],  # noqa: B006
@@ -98,7 +100,7 @@ def reinit(
       modtool reinit ckpt.pth --scheme xavier_uniform --pattern head --bias zeros -o new.pth
       modtool reinit model.py --weights ckpt.pth --scheme default --pattern head -o new.pth
     """
-    rules = api.recipe_for(
+    rules = reinitialising.recipe_for(
         scheme,
         arguments=arguments_of(arg, None),
         patterns=pattern,
@@ -108,11 +110,11 @@ def reinit(
         recipe=recipe,
     )
     if print_recipe:
-        report = recipe_report(api.recipe_document(rules), api.recipe_text(rules))
+        report = recipe_report(recipe_document(rules), recipe_text(rules))
         show(report, "json" if form == "json" else "table", as_json=as_json, no_color=no_color)
         return
     with progress_bar() as progress:
-        outcome = api.reinit(
+        outcome = reinitialising.reinit(
             target,
             needed(output),
             recipe=rules,

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from modtool import api
+from modtool.api import tracing
 from modtool.cli import options
 from modtool.cli.models import arguments_of
 from modtool.cli.show import show
@@ -153,7 +153,7 @@ def trace(
     """
     if repeat is not None and not time:
         raise UsageError("--repeat says how often to time a pass", "add --time")
-    traced = api.trace(
+    traced = tracing.trace(
         target_or_default(target),
         *input_shape,
         arguments=arguments_of(arg, args_from),
