@@ -20,7 +20,7 @@ from torch import nn
 from modtool.cli import app
 from modtool.live.initialise import SCHEMES
 from modtool.notes import CODES
-from modtool.report import COLUMNS
+from modtool.report.columns import COLUMNS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

@@ -10,7 +10,7 @@ import pytest
 
 from modtool.live.initialise import SCHEMES
 from modtool.notes import CODES
-from modtool.report import COLUMNS
+from modtool.report.columns import COLUMNS
 from tests.reference import README, ROOT, commands, reference, renewed
 
 TEXT = README.read_text()

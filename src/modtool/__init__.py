@@ -19,7 +19,8 @@ if TYPE_CHECKING:  # what type checkers and editors see of `PUBLIC`
     from modtool.formats import open_checkpoint
     from modtool.live.freeze import apply_freeze, param_groups
     from modtool.records import Checkpoint, Trace
-    from modtool.report import Report, Totals
+    from modtool.report.tables import Report
+    from modtool.report.totals import Totals
 
 # Public name -> the module that has it.
 PUBLIC = {
@@ -35,8 +36,8 @@ PUBLIC = {
     "unfreeze": "modtool.api.freezing",
     "Checkpoint": "modtool.records",
     "ModtoolError": "modtool.errors",
-    "Report": "modtool.report",
-    "Totals": "modtool.report",
+    "Report": "modtool.report.tables",
+    "Totals": "modtool.report.totals",
     "Trace": "modtool.records",
     "count": "modtool.api.inspecting",
     "open_checkpoint": "modtool.formats",

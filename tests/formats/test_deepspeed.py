@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from modtool.errors import TargetError, UnsafeFileError
 from modtool.formats import open_checkpoint
 from modtool.records import Checkpoint, Section
-from modtool.report import totals_of
+from modtool.report.totals import totals_of
 from tests.formats.deepspeed_files import Shapes, model_states, optimizer_states, write
 
 SHAPES: Shapes = {"fc1.weight": (4, 3), "fc1.bias": (4,), "fc2.weight": (2, 4)}

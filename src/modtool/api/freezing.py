@@ -11,7 +11,8 @@ from modtool.api.targets import open_target
 from modtool.api.writing import PLAIN, Outcome, Writing, carry_out, first_plan
 from modtool.errors import UsageError
 from modtool.plan import Plan
-from modtool.report import Report, state_report
+from modtool.report.flags import state_report
+from modtool.report.tables import Report
 from modtool.write import write_text
 
 if TYPE_CHECKING:

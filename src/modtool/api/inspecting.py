@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from modtool.api.targets import open_target
-from modtool.report import Report, Totals, summary_report, totals_of
+from modtool.report.summary import summary_report
+from modtool.report.tables import Report
+from modtool.report.totals import Totals, totals_of
 
 if TYPE_CHECKING:
     from torch import nn

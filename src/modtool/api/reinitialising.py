@@ -15,7 +15,7 @@ from modtool.live.measuring import Measuring, measured_before
 from modtool.live.recipe import Recipe, read_recipe, rule_of
 from modtool.plan import Plan
 from modtool.records import Checkpoint
-from modtool.report import Filling
+from modtool.report.fills import Filling
 
 if TYPE_CHECKING:
     from torch import nn

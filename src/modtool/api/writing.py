@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from modtool import plan as plans
 from modtool.plan import Form, Plan, PlannedTensor
 from modtool.records import Checkpoint
-from modtool.report import Filling
+from modtool.report.fills import Filling
 from modtool.write import ALONE, Compute, Progress, Ranks, write, write_set
 
 __all__ = ["Outcome", "Writing", "carry_out", "first_plan", "form_for"]

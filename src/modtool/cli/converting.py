@@ -9,7 +9,7 @@ from modtool.cli.progress import progress_bar
 from modtool.cli.ranks import ranks_here
 from modtool.cli.show import show
 from modtool.plan import FORMS
-from modtool.report import conversion_report
+from modtool.report.changes import conversion_report
 
 __all__ = ["convert"]
 

@@ -13,7 +13,7 @@ from modtool.cli.models import arguments_of
 from modtool.cli.progress import progress_bar
 from modtool.cli.show import show
 from modtool.errors import UsageError
-from modtool.report import flags_report
+from modtool.report.flags import flags_report
 
 __all__ = ["freeze", "unfreeze"]
 

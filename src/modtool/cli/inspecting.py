@@ -13,7 +13,7 @@ from modtool.cli.show import show, write_out
 from modtool.cli.targets import target_or_default
 from modtool.errors import UsageError
 from modtool.records import Checkpoint
-from modtool.report import count_report, totals_of
+from modtool.report.totals import count_report, totals_of
 
 __all__ = ["count", "summary"]
 

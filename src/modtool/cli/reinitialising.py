@@ -13,7 +13,7 @@ from modtool.cli.progress import progress_bar
 from modtool.cli.show import show
 from modtool.live.initialise import SCHEMES, arguments_help
 from modtool.live.recipe import recipe_document, recipe_text
-from modtool.report import Filling, recipe_report, reinit_report
+from modtool.report.fills import Filling, recipe_report, reinit_report
 
 __all__ = ["reinit"]
 

@@ -10,7 +10,7 @@ from modtool.cli.models import arguments_of
 from modtool.cli.show import show
 from modtool.cli.targets import target_or_default
 from modtool.errors import UsageError
-from modtool.report import trace_report
+from modtool.report.tracing import trace_report
 
 __all__ = ["trace"]
 

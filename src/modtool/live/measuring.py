@@ -11,7 +11,7 @@ from modtool.live.filling import fans_for
 from modtool.live.moments import Moments, Running
 from modtool.plan import Fill, Plan, PlannedTensor
 from modtool.records import TensorInfo
-from modtool.report import Measures
+from modtool.report.fills import Measures
 
 if TYPE_CHECKING:
     from torch import nn
