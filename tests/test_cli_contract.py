@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from modtool.cli.loading import COMMANDS
 from modtool.render import RENDERERS
 from tests.conftest import Ran
 
@@ -353,3 +354,20 @@ def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
 
 def test_version(modtool: Modtool) -> None:
     assert modtool("--version").out.startswith("modtool 0.")
+
+
+def test_help_cuts_no_sentence_short(modtool: Modtool) -> None:
+    shown = modtool("--help")
+    assert shown.code == 0
+    assert "..." not in shown.out
+    commands = shown.out.partition("Commands:\n")[2].splitlines()
+    assert [line.split()[0] for line in commands] == list(COMMANDS)
+    assert all(line.endswith(".") for line in commands)
+
+
+def test_a_mistyped_command(modtool: Modtool) -> None:
+    assert modtool("sumary") == Ran(
+        2,
+        "",
+        "error: No such command 'sumary'. Did you mean 'summary'?\n  try: modtool --help\n",
+    )

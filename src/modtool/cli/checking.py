@@ -45,7 +45,7 @@ def check(
     as_json: options.Json = False,
     no_color: options.NoColor = False,
 ) -> int:
-    """Say what is wrong with a checkpoint, and what loading it for real would run.
+    """Say what is wrong or unsafe, and what a real load would run.
 
     Nothing is executed to find out. Exit code 1 when there are findings.
 

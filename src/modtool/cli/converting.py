@@ -40,9 +40,9 @@ def convert(
     as_json: options.Json = False,
     no_color: options.NoColor = False,
 ) -> None:
-    """Turn a checkpoint into a state_dict, a training checkpoint or safetensors.
+    """Turn a checkpoint into another form.
 
-    Nothing in the file is imported or executed; everything left out is named. PATTERN is a name
+    A state_dict, a training checkpoint or safetensors, in one file or a set. Nothing in the file is imported or executed; everything left out is named. PATTERN is a name
     in the source: a glob, a module and all below it, re:EXPR, or type:Linear. Under torchrun each
     process writes its share of a set of files.
 

@@ -100,7 +100,7 @@ def diff(
     as_json: options.Json = False,
     no_color: options.NoColor = False,
 ) -> int:
-    """Compare two checkpoints, or a checkpoint with a model that is to load it.
+    """Compare two checkpoints, or a checkpoint with a model.
 
     Exit code 0 when nothing differs (to the bit, or within the tolerance), 1 when something does.
     Of a model and a checkpoint it says what load_state_dict would, why, and what helps.

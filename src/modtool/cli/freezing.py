@@ -72,9 +72,9 @@ def freeze(
     as_json: options.Json = False,
     no_color: options.NoColor = False,
 ) -> None:
-    """Write the target with the selected parameters frozen (requires_grad False).
+    """Write TARGET with the selected parameters frozen.
 
-    A model definition becomes a training checkpoint with a requires_grad map; in a full-model
+    Frozen is requires_grad False. A model definition becomes a training checkpoint with a requires_grad map; in a full-model
     save the flags change and the rest stays to the letter; OUT ending in .json gets the plan
     alone. In the training script, modtool.apply_freeze(model, OUT) does the rest.
 
@@ -119,7 +119,9 @@ def unfreeze(
     as_json: options.Json = False,
     no_color: options.NoColor = False,
 ) -> None:
-    """Write the target with the selected parameters trainable (requires_grad True).
+    """Write TARGET with the selected parameters trainable.
+
+    Trainable is requires_grad True.
 
     Examples:
       modtool unfreeze start.pth 'layers.1[01]' head -o next.pth

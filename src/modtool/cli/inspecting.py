@@ -39,7 +39,7 @@ def summary(
     as_json: options.Json = False,
     no_color: options.NoColor = False,
 ) -> None:
-    """Show the tree: modules or names, settings, shapes, parameters, sizes.
+    """Show the tree: modules, settings, shapes, parameters, sizes.
 
     Examples:
       modtool summary model.py --arg hidden=256
@@ -73,7 +73,9 @@ def count(
     as_json: options.Json = False,
     no_color: options.NoColor = False,
 ) -> None:
-    """Count parameters, trainable, frozen, buffers and bytes; shared ones once.
+    """Count parameters, trainable, frozen, buffers and bytes.
+
+    Elements that several names share count once.
 
     Examples:
       modtool count model.py

@@ -93,7 +93,9 @@ def reinit(
     as_json: options.Json = False,
     no_color: options.NoColor = False,
 ) -> None:
-    """Write the target with the selected parameters initialised anew; the rest is unchanged.
+    """Write TARGET with the selected parameters initialised anew.
+
+    What is not selected is copied unchanged.
 
     Examples:
       modtool reinit model.py --scheme kaiming_normal --pattern 'type:Conv2d' -o start.pth

@@ -141,7 +141,7 @@ def trace(
     as_json: options.Json = False,
     no_color: options.NoColor = False,
 ) -> int:
-    """Run one forward pass and show every call: shapes in and out, parameters, MACs.
+    """Run one forward pass; show shapes, parameters, MACs by call.
 
     Exit code 1 when the forward pass fails; the rows up to the failure are shown. --depth, --only,
     --leaves and --collapse choose rows of the table; JSON always holds every call.
