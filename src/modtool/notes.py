@@ -149,6 +149,28 @@ CODES: Mapping[str, tuple[Level, str]] = MappingProxyType(
             "note",
             "tensors of another dtype than the model's, which loading would cast",
         ),
+        "plain-tensor": (
+            "warning",
+            "a tensor that is a plain attribute of a module: no parameter and no buffer",
+        ),
+        "shadowed-name": (
+            "warning",
+            "a child, parameter or buffer that another attribute of the same name hides",
+        ),
+        "shared-module": ("note", "a module with parameters under two names"),
+        "shared-tensor": ("note", "a parameter or buffer of a model under two names"),
+        "train-mode-child": (
+            "warning",
+            "a module that stays in train mode while the model around it is in eval mode",
+        ),
+        "eval-mode-child": (
+            "note",
+            "a module in eval mode that the next model.train() puts back into train mode",
+        ),
+        "mixed-dtypes": ("note", "parameters of several floating-point types in one model"),
+        "mixed-devices": ("note", "tensors of one model on several devices, or without values"),
+        "deprecated-hook": ("warning", "a hook of register_backward_hook, which is deprecated"),
+        "leftover-hook": ("note", "a hook on a module that is not of the model's own code"),
     }
 )
 

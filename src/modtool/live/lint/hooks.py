@@ -1,0 +1,65 @@
+"""Hooks: of the deprecated kind, and those that somebody put on a model from outside."""
+
+from collections.abc import Callable, Iterator
+from types import MethodType
+
+from torch import nn
+
+from modtool.live.blame import is_library, shown_path
+from modtool.live.lint.subject import Subject, and_others
+from modtool.notes import note
+from modtool.records import Note
+
+__all__ = ["deprecated_hooks", "leftover_hooks"]
+
+KINDS = {
+    "_forward_pre_hooks": "forward pre-hook",
+    "_forward_hooks": "forward hook",
+    "_backward_pre_hooks": "backward pre-hook",
+    "_backward_hooks": "backward hook",
+}
+
+
+def deprecated_hooks(subject: Subject) -> Iterator[Note]:
+    """Hooks of `register_backward_hook`, which sees but part of the gradients of many modules."""
+    places = [
+        path
+        for path, module in subject.modules
+        if module._backward_hooks and module._is_full_backward_hook is False
+    ]
+    yield from and_others(
+        "deprecated-hook",
+        places,
+        "register_backward_hook is deprecated: of a module of several operators it sees the last "
+        "one's gradients alone; use register_full_backward_hook",
+    )
+
+
+def leftover_hooks(subject: Subject) -> Iterator[Note]:
+    """Hooks on modules that neither a library nor the model's own code put there."""
+    classes = {type(module).__qualname__ for _, module in subject.modules}
+    for path, module in subject.modules:
+        for attribute, kind in KINDS.items():
+            for hook in getattr(module, attribute).values():
+                if is_from_outside(hook, classes):
+                    message = (
+                        f"a {kind} is on it ({place_of(hook)}), and runs in every pass; "
+                        "keep the handle that registering gave, and call its remove()"
+                    )
+                    yield note("leftover-hook", path, message)
+
+
+def is_from_outside(hook: Callable[..., object], classes: set[str]) -> bool:
+    """True for a function that is no library's, and not defined in a class of the model."""
+    if isinstance(hook, MethodType) and isinstance(hook.__self__, nn.Module):
+        return False
+    code = getattr(hook, "__code__", None)
+    if code is None or is_library(code.co_filename):
+        return False
+    return not any(hook.__qualname__.startswith(f"{name}.") for name in classes)
+
+
+def place_of(hook: Callable[..., object]) -> str:
+    """`save_output, model.py:12`."""
+    code = hook.__code__
+    return f"{code.co_name}, {shown_path(code.co_filename)}:{code.co_firstlineno}"

@@ -1,0 +1,76 @@
+"""Training flags that do not fit together, and what train() and eval() make of them."""
+
+from collections.abc import Iterator
+
+from torch import nn
+
+from modtool.live.lint.subject import Subject, and_others
+from modtool.live.sensitive import is_mode_sensitive
+from modtool.live.untouched import untouched
+from modtool.records import Note
+
+__all__ = ["frozen_norms", "mixed_modes"]
+
+
+def mixed_modes(subject: Subject) -> Iterator[Note]:
+    """Modules that compute differently in train and eval, and are not in the model's own mode."""
+    model = subject.model
+    sensitive = [(path, each) for path, each in subject.modules if path and is_mode_sensitive(each)]
+    after_eval = flags_after(model, training=False)
+    left = [
+        path
+        for path, each in sensitive
+        if after_eval.get(id(each)) or (each.training and not model.training)
+    ]
+    yield from and_others(
+        "train-mode-child",
+        left,
+        "stays in train mode while the model is in eval mode, and computes as in training; "
+        + ("call model.eval()" if not any(after_eval.values()) else "train() must reach it"),
+    )
+    after_train = flags_after(model, training=True)
+    undone = [
+        path
+        for path, each in sensitive
+        if model.training and not each.training and after_train.get(id(each))
+    ]
+    yield from and_others(
+        "eval-mode-child",
+        undone,
+        "is in eval mode, and the next model.train() undoes that; override train() to keep it so",
+    )
+
+
+def flags_after(model: nn.Module, *, training: bool) -> dict[int, bool]:
+    """Every module's flag after `model.train(training)`; none where that raises."""
+    with untouched(model):
+        try:
+            model.train(training)
+        except Exception:
+            return {}
+        return {id(module): bool(module.training) for module in model.modules()}
+
+
+def frozen_norms(subject: Subject) -> Iterator[Note]:
+    """Modules whose parameters are frozen, and whose running statistics are not."""
+    if not any(is_frozen_norm(module) for _, module in subject.modules):
+        return
+    after = flags_after(subject.model, training=True)
+    loose = [
+        path
+        for path, module in subject.modules
+        if is_frozen_norm(module) and module.training and after.get(id(module))
+    ]
+    yield from and_others(
+        "frozen-batchnorm",
+        loose,
+        "frozen, but in train mode it still updates its running statistics; "
+        "override train() to keep it in eval mode",
+    )
+
+
+def is_frozen_norm(module: nn.Module) -> bool:
+    """True for a module with running statistics and parameters, all of those frozen."""
+    own = [each for each in module._parameters.values() if each is not None]
+    tracks = module._buffers.get("running_mean") is not None
+    return tracks and bool(own) and not any(each.requires_grad for each in own)
