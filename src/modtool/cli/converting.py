@@ -42,9 +42,10 @@ def convert(
 ) -> None:
     """Turn a checkpoint into another form.
 
-    A state_dict, a training checkpoint or safetensors, in one file or a set. Nothing in the file is imported or executed; everything left out is named. PATTERN is a name
-    in the source: a glob, a module and all below it, re:EXPR, or type:Linear. Under torchrun each
-    process writes its share of a set of files.
+    A state_dict, a training checkpoint or safetensors, in one file or a set. Nothing in the
+    file is imported or executed; everything left out is named. PATTERN is a name in the source:
+    a glob, a module and all below it, re:EXPR, or type:Linear. Under torchrun each process
+    writes its share of a set of files.
 
     Examples:
       modtool convert model.pth                       (writes model_state_dict.pth)
