@@ -110,7 +110,9 @@ def test_wrapped_names_are_noted_with_the_remedy(modtool: Modtool) -> None:
     torch.save({"module.w": torch.zeros(2), "module.b": torch.zeros(2)}, "ddp.pth")
     ran = modtool("check", "ddp.pth", "--json")
     assert (ran.code, codes(ran)) == (0, ["wrapped-names"])
-    assert "--strip-prefix module." in json.loads(ran.out)["findings"][0]["message"]
+    assert json.loads(ran.out)["findings"][0]["remedy"] == (
+        "modtool convert --strip-prefix module. takes it away"
+    )
 
 
 def test_optimizer_state_that_fits_no_model(modtool: Modtool) -> None:

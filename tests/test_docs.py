@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
+from modtool.checks.explanations import explained, sections
 from modtool.live.initialise import SCHEMES
 from modtool.notes import CODES
 from modtool.report.columns import COLUMNS
@@ -38,6 +39,19 @@ def test_every_column_scheme_and_code_has_help() -> None:
     assert all(column.help for column in columns)
     assert all(scheme.help for scheme in SCHEMES.values())
     assert all(meaning for _, meaning in CODES.values())
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_every_code_is_explained(code: str) -> None:
+    """A section of src/modtool/checks/explanations.md: why, an example, a remedy."""
+    explanation = explained(code)
+    assert explanation.why
+    assert explanation.example
+    assert "\n" not in explanation.remedy
+
+
+def test_only_codes_are_explained() -> None:
+    assert set(sections()) == set(CODES)
 
 
 def test_the_pipeline_runs(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""The stable codes of notes and what each one means; README and --help are made from here."""
+"""The stable codes of notes and what each one means; the README's table is made from here.
+
+Why each matters and what to do about it stands in `checks/explanations.md`.
+"""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -61,6 +64,10 @@ CODES: Mapping[str, tuple[Level, str]] = MappingProxyType(
         "unlisted-tensor": (
             "note",
             "a tensor in a file of a set that the index does not list",
+        ),
+        "unlisted-shard": (
+            "warning",
+            "a file named like those of a set beside it, which the index does not list",
         ),
         "repeated-tensor": ("warning", "a tensor that several files of a set have"),
         "link-outside": (
@@ -175,6 +182,6 @@ CODES: Mapping[str, tuple[Level, str]] = MappingProxyType(
 )
 
 
-def note(code: str, where: str, message: str) -> Note:
+def note(code: str, where: str, message: str, remedy: str = "") -> Note:
     """A note with the level that its code has in `CODES`."""
-    return Note(code, CODES[code][0], where, message)
+    return Note(code, CODES[code][0], where, message, remedy)

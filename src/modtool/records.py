@@ -270,12 +270,21 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something worth telling: `code` is stable and documented in `modtool.notes.CODES`."""
+    """Something worth telling.
+
+    Attributes:
+        code: Stable, and documented in `modtool.notes.CODES`.
+        level: How bad it is.
+        where: The place: a name, a module's path, a part of the file; "" for the whole.
+        message: What was found.
+        remedy: What to do in this very case; "" where the code's general remedy says all there is.
+    """
 
     code: str
     level: Level
     where: str
     message: str
+    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,6 @@ def recorded_devices(checkpoint: Checkpoint) -> Iterator[Note]:
             yield note(
                 "device-location",
                 device,
-                f"{count:,} tensors were saved from {device}; torch.load needs that device or "
-                "map_location, and `modtool convert --map-location cpu` rewrites it",
+                f"{count:,} tensors were saved from {device}, which torch.load wants back",
+                "load with map_location, or rewrite it: modtool convert --map-location cpu",
             )

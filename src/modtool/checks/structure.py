@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from modtool.names import WRAPPERS
 from modtool.notes import note
 from modtool.records import Checkpoint, Note
 
@@ -19,8 +20,8 @@ def wrapped_names(checkpoint: Checkpoint) -> Iterator[Note]:
             yield note(
                 "wrapped-names",
                 wrapped[0],
-                f"{len(wrapped):,} names contain {prefix!r}, which DataParallel or torch.compile "
-                f"puts there; `modtool convert --strip-prefix {prefix}` takes it away",
+                f"{len(wrapped):,} names contain {prefix!r}, which {WRAPPERS[prefix]} puts there",
+                f"modtool convert --strip-prefix {prefix} takes it away",
             )
 
 

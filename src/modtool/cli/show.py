@@ -35,6 +35,8 @@ def print_note(note: Note) -> None:
     """`warning: unregistered-module: layers: …` on stderr."""
     where = f"{clean(note.where)}: " if note.where else ""
     print(f"{note.level}: {note.code}: {where}{clean(note.message)}", file=sys.stderr)
+    if note.remedy:
+        print(f"  {clean(note.remedy)}", file=sys.stderr)
 
 
 def print_error(message: str, hint: str = "") -> None:

@@ -28,7 +28,8 @@ def oversized_storages(checkpoint: Checkpoint) -> Iterator[Note]:
                 "oversized-storage",
                 group[0].name,
                 f"uses {used:,} of the {storage.nbytes:,} bytes saved with it: "
-                f"{storage.nbytes - used:,} are wasted, and `modtool convert --shrink` saves them",
+                f"{storage.nbytes - used:,} are wasted",
+                "modtool convert --shrink leaves them out",
             )
 
 
