@@ -129,4 +129,4 @@ def test_the_table_says_that_nothing_was_run(modtool: Modtool) -> None:
     out = modtool("check", "evil.pth").out
     assert "no code was run" in out
     assert "\x1b" not in out
-    assert out.splitlines()[-1] == "findings 1"
+    assert out.splitlines()[-1] == "findings 1   errors 1"

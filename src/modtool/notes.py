@@ -139,10 +139,47 @@ CODES: Mapping[str, tuple[Level, str]] = MappingProxyType(
             "note",
             "tensors saved from a device that a machine may not have",
         ),
+        "saved-in-train-mode": (
+            "warning",
+            "Dropout, BatchNorm and their like in train mode in a saved model",
+        ),
+        "missing-metadata": (
+            "note",
+            "a safetensors file that does not say that PyTorch wrote it",
+        ),
+        "does-not-load": (
+            "error",
+            "with --model: load_state_dict(strict=True) would refuse the checkpoint",
+        ),
+        "assertion-failed": ("error", "an --assert that does not hold"),
+        "nan-values": ("warning", "with --values: elements that are NaN"),
+        "infinite-values": ("warning", "with --values: elements that are infinite"),
+        "subnormal-values": (
+            "note",
+            "with --values: numbers too small for their type's full precision",
+        ),
+        "zero-tensors": ("note", "with --values: tensors that are zero everywhere"),
+        "constant-tensors": ("note", "with --values: tensors that hold one value everywhere"),
+        "equal-copies": (
+            "note",
+            "with --values: a tensor equal to another to the bit, and stored once more",
+        ),
+        "overflows-fp16": (
+            "note",
+            "with --values: weights that would become infinite in fp16",
+        ),
+        "overflows-bf16": (
+            "note",
+            "with --values: weights that would become infinite in bf16",
+        ),
+        "values-not-read": (
+            "note",
+            "with --values: tensors whose elements could not be looked at",
+        ),
         "wrapped-names": ("note", "names with the prefix of DataParallel or torch.compile"),
         "optimizer-mismatch": (
             "warning",
-            "optimizer state for more parameters than the model section has",
+            "optimizer state for other parameters than the model section has: in number or shape",
         ),
         "oversized-storage": (
             "warning",

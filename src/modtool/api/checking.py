@@ -1,50 +1,314 @@
-"""`check`: what is wrong with a checkpoint, or unsafe in it."""
+"""`check`: what is wrong with checkpoints and models, or unsafe in them."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from typing import TYPE_CHECKING
 
-from modtool.api.targets import is_file
-from modtool.checks import check_checkpoint
-from modtool.errors import UsageError
-from modtool.formats import open_checkpoint
-from modtool.notes import CODES
+from modtool.api.targets import is_configuration, is_file, load_target, opened
+from modtool.checks import check_checkpoint, worst_first
+from modtool.checks.assertions import Assertion, parse_assertion
+from modtool.checks.records import Checked, Failure, Questions
+from modtool.checks.selection import selection_of
+from modtool.diff.loading import notes_on_loading
+from modtool.errors import ModtoolError, TargetError, UsageError
+from modtool.notes import note
+from modtool.pickles.callables import callables_of, weights_only_of
 from modtool.records import Checkpoint, Note
+from modtool.report.totals import totals_of
+from modtool.write import Progress
 
-__all__ = ["Checked", "check"]
+if TYPE_CHECKING:
+    from torch import nn
 
+__all__ = ["check", "check_all", "targets_in"]
 
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """What was checked, and what was found, the worst first."""
-
-    checkpoint: Checkpoint
-    findings: tuple[Note, ...]
+# A file more or less is no reason to start another process.
+WORTH = 4
 
 
 def check(
-    target: "str | os.PathLike[str]",
+    target: "str | os.PathLike[str] | nn.Module",
     *,
     select: Sequence[str] = (),
     ignore: Sequence[str] = (),
+    assertions: Sequence[str] = (),
+    values: bool = False,
+    model: "str | os.PathLike[str] | nn.Module | None" = None,
+    arguments: Mapping[str, object] | None = None,
+    weights: str | None = None,
+    device: str | None = None,
+    input_shapes: Sequence[str] = (),
+    progress: Progress | None = None,
 ) -> Checked:
-    """Find what is wrong with a checkpoint, or what loading it for real would run.
+    """Find what is wrong with a checkpoint or a model, and what loading a file would run.
 
     Args:
-        target: A checkpoint; nothing of it is executed.
+        target: A checkpoint, of which nothing is executed, or a model, whose code is run.
         select: Codes to look for; none means all. A beginning of a code stands for all such.
         ignore: Codes to leave out, likewise.
+        assertions: Expressions over the keys of `count` that are to hold: `params <= 5e6`.
+        values: Read every element of a checkpoint.
+        model: A definition that a checkpoint is to load into.
+        arguments: Of the constructor of a model.
+        weights: A checkpoint to load into a model first.
+        device: Where to put a model.
+        input_shapes: Of the inputs that a model is run with; without any it is not run.
+        progress: Called with bytes done, bytes in all and a name, while values are read.
+
+    Raises:
+        ModtoolError: The target cannot be read, or the options do not fit it.
     """
-    for code in (*select, *ignore):
-        if not any(known.startswith(code) for known in CODES):
-            raise UsageError(f"there is no code {code!r}", f"codes: {', '.join(CODES)}")
-    if not is_file(target):
-        raise UsageError(f"{target} is a model definition; check takes checkpoints")
-    checkpoint = open_checkpoint(os.fspath(target))
-    found = tuple(
-        note
-        for note in check_checkpoint(checkpoint)
-        if (not select or note.code.startswith(tuple(select)))
-        and not (ignore and note.code.startswith(tuple(ignore)))
+    questions = Questions(
+        selection=selection_of(select, ignore),
+        assertions=tuple(assertions),
+        values=values,
+        model=None if model is None else definition(model, arguments),
+        arguments=arguments or {},
+        weights=weights,
+        device=device,
+        input_shapes=tuple(input_shapes),
     )
-    return Checked(checkpoint, found)
+    prove_asked_of_models([target], questions)
+    return checked(target, questions, progress)
+
+
+def check_all(
+    targets: Iterable[str],
+    questions: Questions,
+    *,
+    processes: int = 1,
+    progress: Progress | None = None,
+) -> tuple[Checked, ...]:
+    """Check several targets. One that cannot be read does not keep the others from it.
+
+    Args:
+        targets: Checkpoints, models, and folders, which are searched.
+        questions: What is asked of each.
+        processes: How many may work at once. With more than one, the program that calls this has
+            to be importable, as `multiprocessing` wants it.
+        progress: Called with what is done, all there is, and a name: bytes of one file whose
+            values are read, else files.
+
+    Returns:
+        One for each target, in their order; those of a folder in the order of their names.
+    """
+    for text in questions.assertions:
+        parse_assertion(text)
+    known: dict[str, None] = {}
+    failed: dict[str, Checked] = {}
+    for target in targets:
+        try:
+            known.update(dict.fromkeys(targets_in(target)))
+        except ModtoolError as error:
+            known[target] = None
+            failed[target] = Checked(target, failure=Failure(error.message, error.hint))
+    readable = [target for target in known if target not in failed]
+    prove_asked_of_models(readable, questions)
+    asked = partial(checked_or_failed, questions=questions)
+    alone = questions.values or questions.model is not None or not all(map(is_file, readable))
+    if alone or processes == 1 or len(readable) < WORTH:
+        watched = progress if questions.values and len(readable) == 1 else None
+        done = one_by_one(readable, partial(asked, progress=watched), progress)
+    else:
+        done = at_once(readable, asked, min(processes, len(readable)), progress)
+    found = {each.target: each for each in done} | failed
+    return tuple(found[target] for target in known)
+
+
+def prove_asked_of_models(
+    targets: "Sequence[str | os.PathLike[str] | nn.Module]", questions: Questions
+) -> None:
+    """Nothing, when there is a model to ask what is asked of models.
+
+    Raises:
+        UsageError: There are only checkpoints.
+    """
+    options = {
+        "--arg": questions.arguments and questions.model is None,
+        "--weights": questions.weights,
+        "--device": questions.device,
+        "an input": has_inputs(questions),
+    }
+    given = [option for option, value in options.items() if value]
+    if (
+        given
+        and targets
+        and all(is_file(each) and not is_configuration(str(each)) for each in targets)
+    ):
+        raise UsageError(f"{given[0]} is for models, and {targets[0]} is a checkpoint")
+
+
+def targets_in(target: str) -> Iterator[str]:
+    """The target itself, or what a folder that is no target holds.
+
+    Raises:
+        TargetError: There is nothing in the folder.
+    """
+    if not is_file(target) or not os.path.isdir(target) or is_configuration(target):
+        yield target
+        return
+    from modtool.formats.searching import find_checkpoints
+
+    found = list(find_checkpoints(target))
+    if not found:
+        raise TargetError(f"{target}: no checkpoint in this folder or below it")
+    yield from found
+
+
+def one_by_one(
+    targets: Sequence[str], check_one: Callable[[str], Checked], progress: Progress | None
+) -> Iterator[Checked]:
+    """The targets checked in this process."""
+    for number, target in enumerate(targets):
+        yield check_one(target)
+        if progress is not None and len(targets) > 1:
+            progress(number + 1, len(targets), target)
+
+
+def at_once(
+    targets: Sequence[str],
+    check_one: Callable[[str], Checked],
+    processes: int,
+    progress: Progress | None,
+) -> Iterator[Checked]:
+    """The targets checked in several processes."""
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from concurrent.futures.process import BrokenProcessPool
+
+    # Not forked: whoever draws progress has a thread, which a fork would lose.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        futures = {pool.submit(check_one, target): target for target in targets}
+        for number, future in enumerate(as_completed(futures)):
+            target = futures[future]
+            try:
+                yield future.result()
+            except BrokenProcessPool:
+                message = f"{target}: the process that read it was killed"
+                yield Checked(target, failure=Failure(message, "was there too little memory?"))
+            if progress is not None:
+                progress(number + 1, len(targets), target)
+
+
+def checked_or_failed(
+    target: str, questions: Questions, progress: Progress | None = None
+) -> Checked:
+    """What was found in a target, or why nothing was."""
+    try:
+        return checked(target, questions, progress)
+    except ModtoolError as error:
+        return Checked(target, failure=Failure(error.message, error.hint))
+
+
+# -- one target --------------------------------------------------------------------------------
+
+
+def checked(
+    target: "str | os.PathLike[str] | nn.Module",
+    questions: Questions,
+    progress: Progress | None = None,
+) -> Checked:
+    """What was found in a target.
+
+    Raises:
+        ModtoolError: It cannot be read, or what is asked does not fit it.
+    """
+    checkpoint = opened(os.fspath(target)) if is_file(target) else None  # type: ignore[arg-type]
+    if checkpoint is None:
+        return checked_model(target, questions)
+    found = [*check_checkpoint(checkpoint)]
+    if questions.model is not None:
+        found += notes_on_loading(questions.model, checkpoint)
+    if questions.values:
+        found += value_notes(checkpoint, progress)
+    made = told(checkpoint, found, questions)
+    return replace(made, callables=callables_of(checkpoint), verdict=weights_only_of(checkpoint))
+
+
+def checked_model(target: "str | os.PathLike[str] | nn.Module", questions: Questions) -> Checked:
+    """What was found in a model; its code is run."""
+    from modtool.api.tracing import inputs_for
+    from modtool.live.lint import lint_model
+    from modtool.live.state import checkpoint_of
+    from modtool.live.untouched import random_states_kept
+
+    if questions.model is not None:
+        raise UsageError(f"{target} is a model, and --model is what checkpoints load into")
+    with random_states_kept():
+        loaded, notes = load_target(
+            target,
+            questions.arguments,
+            device=questions.device,
+            weights=questions.weights,
+            build="fake",
+        )
+    inputs = None
+    if has_inputs(questions):
+        inputs = inputs_for(
+            loaded,
+            questions.input_shapes,
+            questions.input_values,
+            questions.input_files,
+            questions.input_functions,
+        )
+    checkpoint = checkpoint_of(loaded.model, loaded.target, device=loaded.device, values=False)
+    with loaded.entered():
+        found = lint_model(loaded.model, inputs, rebuild=random_states_kept()(loaded.rebuild))
+    return told(checkpoint, [*checkpoint.notes, *notes, *found], questions)
+
+
+def has_inputs(questions: Questions) -> bool:
+    """True when a model is to be run."""
+    return bool(questions.input_shapes or questions.input_files or questions.input_functions)
+
+
+def told(checkpoint: Checkpoint, notes: Sequence[Note], questions: Questions) -> Checked:
+    """What is to be told of a target: the notes that were selected, and every assertion."""
+    assertions = asserted(checkpoint, questions.assertions)
+    selected = [each for each in notes if questions.selection.takes(each.code)]
+    failed = [failed_note(each) for each in assertions if not each.holds]
+    return Checked(checkpoint.target, worst_first([*failed, *selected]), assertions=assertions)
+
+
+def asserted(checkpoint: Checkpoint, texts: Sequence[str]) -> tuple[Assertion, ...]:
+    """What became of each assertion."""
+    if not texts:
+        return ()
+    figures = asdict(totals_of(checkpoint.model_tensors))
+    return tuple(parse_assertion(text).of(figures, checkpoint.target) for text in texts)
+
+
+def failed_note(assertion: Assertion) -> Note:
+    """The finding that an assertion does not hold."""
+    figures = ", ".join(f"{name} = {value:,}" for name, value in assertion.values.items())
+    return note("assertion-failed", "", f"{assertion.text} does not hold: {figures}")
+
+
+def definition(
+    model: "str | os.PathLike[str] | nn.Module", arguments: Mapping[str, object] | None
+) -> Checkpoint:
+    """The structure of a model that checkpoints are to load into; its code is run."""
+    from modtool.api.targets import open_target
+
+    found = open_target(model, arguments=arguments)
+    if found.kind != "model":
+        raise UsageError(f"--model {model}: that is a checkpoint", "name a definition: model.py")
+    return found
+
+
+def value_notes(checkpoint: Checkpoint, progress: Progress | None) -> Iterator[Note]:
+    """What the elements of a checkpoint say; all of them are read."""
+    from modtool.checks.values import candidates, notes_on_values
+    from modtool.diff import compare_bytes
+    from modtool.live.scanning import scan
+
+    tensors = checkpoint.tensors
+    facts = scan(tensors, progress)
+    alike = list(candidates(tensors, facts))
+    equal = compare_bytes([(tensors[a], tensors[b]) for a, b in alike])
+    copies = [pair for pair, same in zip(alike, equal, strict=True) if same]
+    unread = [i for i, tensor in enumerate(tensors) if i not in facts and tensor.numel]
+    yield from notes_on_values(checkpoint, facts, copies, unread)

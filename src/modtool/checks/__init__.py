@@ -6,12 +6,14 @@ each code means. Nothing of the file is executed to find out.
 
 from collections.abc import Callable, Iterator, Sequence
 
+from modtool.checks.optimizer import optimizer_mismatch
 from modtool.checks.safety import dangerous, unknown
+from modtool.checks.shards import unlisted_shards
 from modtool.checks.storages import recorded_devices
-from modtool.checks.structure import optimizer_without_model, wrapped_names
+from modtool.checks.structure import missing_metadata, saved_in_train_mode, wrapped_names
 from modtool.records import Checkpoint, Level, Note
 
-__all__ = ["CHECKS", "LEVELS", "at_or_above", "check_checkpoint"]
+__all__ = ["CHECKS", "LEVELS", "at_or_above", "check_checkpoint", "worst_first"]
 
 Check = Callable[[Checkpoint], Iterator[Note]]
 
@@ -20,15 +22,22 @@ CHECKS: tuple[Check, ...] = (
     unknown,
     recorded_devices,
     wrapped_names,
-    optimizer_without_model,
+    missing_metadata,
+    saved_in_train_mode,
+    unlisted_shards,
+    optimizer_mismatch,
 )
 LEVELS: tuple[Level, ...] = ("error", "warning", "note")
 
 
 def check_checkpoint(checkpoint: Checkpoint) -> tuple[Note, ...]:
-    """Everything that the checks find, with what reading the file noted; the worst first."""
-    found = [*checkpoint.notes, *(note for check in CHECKS for note in check(checkpoint))]
-    return tuple(sorted(found, key=lambda note: LEVELS.index(note.level)))
+    """Everything that the checks find, after what reading the file noted."""
+    return (*checkpoint.notes, *(note for check in CHECKS for note in check(checkpoint)))
+
+
+def worst_first(notes: Sequence[Note]) -> tuple[Note, ...]:
+    """Each note once, errors before warnings."""
+    return tuple(sorted(dict.fromkeys(notes), key=lambda note: LEVELS.index(note.level)))
 
 
 def at_or_above(notes: Sequence[Note], level: Level) -> tuple[Note, ...]:

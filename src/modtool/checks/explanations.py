@@ -10,10 +10,7 @@ from modtool.records import Level, Note
 
 __all__ = ["Explanation", "explained", "remedy_of"]
 
-SECTION = re.compile(
-    r"^## \S+\n\n(?P<why>.+?)\n\n```\w+\n(?P<example>.+?)\n```\n\nRemedy: (?P<remedy>.+)$",
-    re.DOTALL,
-)
+SECTION = r"(?s)## \S+\n\n(?P<why>.+?)\n\n```\w+\n(?P<example>.+?)\n```\n\nRemedy: (?P<remedy>.+)\Z"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +37,7 @@ class Explanation:
 def explained(code: str) -> Explanation:
     """The explanation of a code of `modtool.notes.CODES`."""
     level, meaning = CODES[code]
-    found = SECTION.match(sections()[code])
+    found = re.match(SECTION, sections()[code])
     assert found is not None, code
     why = re.sub(r"(?<!\n)\n(?!\n)", " ", found["why"])  # lines are broken for the editor alone
     return Explanation(code, level, meaning, why, found["example"], found["remedy"].strip())

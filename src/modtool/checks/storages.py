@@ -17,6 +17,7 @@ def recorded_devices(checkpoint: Checkpoint) -> Iterator[Note]:
             yield note(
                 "device-location",
                 device,
-                f"{count:,} tensors were saved from {device}, which torch.load wants back",
+                f"{count:,} of {len(checkpoint.tensors):,} tensors were saved from {device}, "
+                "which torch.load wants back",
                 "load with map_location, or rewrite it: modtool convert --map-location cpu",
             )

@@ -11,12 +11,16 @@ QUIET = 1.0
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[int, int, str], None] | None]:
-    """What a verb takes as `progress`; a bar appears on stderr after a second."""
+def progress_bar(counting: str = "") -> Iterator[Callable[[int, int, str], None] | None]:
+    """What a verb takes as `progress`; a bar appears on stderr after a second.
+
+    Args:
+        counting: What is counted, when it is not bytes: `files`.
+    """
     if not sys.stderr.isatty():
         yield None
         return
-    bar = Bar()
+    bar = Bar(counting)
     try:
         yield bar
     finally:
@@ -24,9 +28,10 @@ def progress_bar() -> Iterator[Callable[[int, int, str], None] | None]:
 
 
 class Bar:
-    """A bar with bytes, rate and time left, which rich draws."""
+    """A bar with bytes, rate and time left, or with a count, which rich draws."""
 
-    def __init__(self) -> None:
+    def __init__(self, counting: str = "") -> None:
+        self.counting = counting
         self.began = time.monotonic()
         self.stop: Callable[[], None] = lambda: None
         self.update: Callable[[int, int, str], None] | None = None
@@ -44,16 +49,20 @@ class Bar:
         from rich.progress import (
             BarColumn,
             DownloadColumn,
+            MofNCompleteColumn,
             Progress,
+            ProgressColumn,
             TextColumn,
             TimeRemainingColumn,
             TransferSpeedColumn,
         )
 
+        amounts: tuple[ProgressColumn, ...] = (DownloadColumn(), TransferSpeedColumn())
+        if self.counting:
+            amounts = (MofNCompleteColumn(), TextColumn(self.counting))
         drawn = Progress(
             BarColumn(bar_width=24),
-            DownloadColumn(),
-            TransferSpeedColumn(),
+            *amounts,
             TimeRemainingColumn(),
             TextColumn("{task.description}"),
             console=Console(stderr=True),

@@ -44,4 +44,5 @@ def print_error(message: str, hint: str = "") -> None:
     first = clean(" ".join(message.split()))
     print(f"error: {first}", file=sys.stderr)
     if hint:
-        print(f"  {clean(' '.join(hint.split()))}", file=sys.stderr)
+        indent = " " * (len(hint) - len(hint.lstrip(" ")))  # a caret below what it points at
+        print(f"  {indent}{clean(' '.join(hint.split()))}", file=sys.stderr)

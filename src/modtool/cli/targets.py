@@ -1,9 +1,9 @@
 """Which model is meant when a command is given none."""
 
 import os
-import tomllib
 from pathlib import Path
 
+from modtool.cli.configuration import nearest_configuration
 from modtool.errors import UsageError
 
 __all__ = ["target_or_default"]
@@ -28,23 +28,8 @@ def target_or_default(target: str | None) -> str:
 
 def configured_model(folder: Path) -> str:
     """`[tool.modtool] model` of the nearest pyproject.toml, relative to that file; "" if none."""
-    for place in (folder, *folder.parents):
-        file = place / "pyproject.toml"
-        if file.is_file():
-            return relative_to(place, folder, read_model(file))
-    return ""
-
-
-def read_model(file: Path) -> str:
-    """The `model` setting of one pyproject.toml."""
-    try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{file}: {error}") from None
-    model = table.get("tool", {}).get("modtool", {}).get("model", "")
-    if not isinstance(model, str):
-        raise UsageError(f"{file}: [tool.modtool] model is to be text")
-    return model
+    found = nearest_configuration(folder)
+    return relative_to(found.folder, folder, found.text("model"))
 
 
 def relative_to(place: Path, folder: Path, model: str) -> str:

@@ -1,0 +1,123 @@
+"""Optimizer state that does not fit the model section: by number, by shape, by name.
+
+The order in which an optimizer numbers its parameters is not in the file (groups may reorder
+them), so that shapes are compared as a bag: there may not be more states of one shape than the
+model has parameters of it.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+from modtool.notes import note
+from modtool.records import Checkpoint, Note, TensorInfo
+from modtool.sharing import share
+
+__all__ = ["optimizer_mismatch"]
+
+# States of torch.optim that have the shape of their parameter, in the order of their fame.
+SHAPED = (
+    "exp_avg",
+    "momentum_buffer",
+    "square_avg",
+    "sum",
+    "acc_delta",
+    "exp_inf",
+    "prev",
+    "ax",
+)
+States = dict[str, dict[str, TensorInfo]]
+"""Parameter's key -> what state it has."""
+
+
+def optimizer_mismatch(checkpoint: Checkpoint) -> Iterator[Note]:
+    """What an optimizer's state says of parameters that the model section does not have."""
+    parameters = parameters_of(checkpoint)
+    if not parameters or any(found.code == "partitioned-weights" for found in checkpoint.notes):
+        return
+    for section in checkpoint.sections:
+        if section.role == "optimizer":
+            states = states_of(checkpoint, section.name)
+            for message in mismatches(states, parameters, listed(checkpoint, section.name)):
+                yield note("optimizer-mismatch", section.name, message)
+
+
+def parameters_of(checkpoint: Checkpoint) -> dict[str, TensorInfo]:
+    """The parameters of the model section by name; tied ones once, as an optimizer has them."""
+    if not checkpoint.sections:
+        return {}
+    tensors = [each for each in checkpoint.model_tensors if each.role == "parameter"]
+    firsts = share(tensors).first
+    return {each.name: each for each, first in zip(tensors, firsts, strict=True) if first is None}
+
+
+def states_of(checkpoint: Checkpoint, section: str) -> States:
+    """The states of one optimizer by the key of their parameter: a number, or its name."""
+    states: States = {}
+    for tensor in checkpoint.tensors:
+        if tensor.section == section and tensor.name.startswith("state."):
+            key, _, kind = tensor.name.removeprefix("state.").rpartition(".")
+            states.setdefault(key, {})[kind] = tensor
+    return states
+
+
+def listed(checkpoint: Checkpoint, section: str) -> int:
+    """How many parameters the optimizer's groups list."""
+    groups = [
+        item
+        for name, item in checkpoint.values.items()
+        if name.startswith(f"{section}.param_groups.") and name.endswith(".params")
+    ]
+    return sum(len(item) for item in groups if isinstance(item, list | tuple))
+
+
+def mismatches(
+    states: States, parameters: Mapping[str, TensorInfo], in_groups: int
+) -> Iterator[str]:
+    """What does not fit, most telling first."""
+    count = len(parameters)
+    if len(states) > count:
+        yield f"state for {len(states):,} parameters, and the model has {count:,}"
+        return
+    if in_groups > count:
+        yield f"its groups list {in_groups:,} parameters, and the model has {count:,}"
+        return
+    shaped = {key: shape_of(state) for key, state in states.items()}
+    known = {key: shape for key, shape in shaped.items() if shape is not None}
+    if known and all(not key.isdigit() for key in known):
+        yield from by_name(known, parameters)
+    else:
+        yield from by_shape(known, parameters)
+
+
+def shape_of(state: Mapping[str, TensorInfo]) -> tuple[int, ...] | None:
+    """The shape that a parameter has, as its state tells; None where nothing tells."""
+    return next((state[kind].shape for kind in SHAPED if kind in state), None)
+
+
+def by_name(
+    known: Mapping[str, tuple[int, ...]], parameters: Mapping[str, TensorInfo]
+) -> Iterator[str]:
+    """States that are named as the parameters are."""
+    strange = [key for key in known if key not in parameters]
+    if strange:
+        yield f"state for {len(strange):,} names that the model does not have: {strange[0]}, …"
+    for key, shape in known.items():
+        if key in parameters and shape != parameters[key].shape:
+            has = list(parameters[key].shape)
+            yield f"state of shape {list(shape)} for {key}, which has shape {has}"
+            return
+
+
+def by_shape(
+    known: Mapping[str, tuple[int, ...]], parameters: Mapping[str, TensorInfo]
+) -> Iterator[str]:
+    """States that are numbered: more of one shape than there are parameters of it."""
+    surplus = Counter(known.values()) - Counter(each.shape for each in parameters.values())
+    for shape, count in surplus.items():
+        first = next(key for key, each in known.items() if each == shape)
+        has = sum(each.shape == shape for each in parameters.values())
+        yield (
+            f"state of shape {list(shape)} for {count + has:,} parameters (number {first} first), "
+            f"and the model has {has:,} of that shape"
+        )
+        return

@@ -1,0 +1,48 @@
+"""Whether a model's load_state_dict would take a checkpoint, as notes."""
+
+from collections.abc import Iterator, Sequence
+
+from modtool.diff.compare import Options, compare_structure
+from modtool.diff.records import Differences
+from modtool.notes import note
+from modtool.records import Checkpoint, Note
+
+__all__ = ["notes_on_loading"]
+
+SHOWN = 3
+
+
+def notes_on_loading(model: Checkpoint, checkpoint: Checkpoint) -> Iterator[Note]:
+    """What load_state_dict(strict=True) would say, with the command that helps.
+
+    Args:
+        model: A definition; its structure is enough.
+        checkpoint: What is to be loaded into it.
+    """
+    found = compare_structure(model, checkpoint, Options())
+    fit = found.fit
+    assert fit is not None
+    if not fit.loads:
+        message = f"load_state_dict of {model.target} would refuse it: {'; '.join(refusals(found))}"
+        yield note("does-not-load", "", message, fit.fix or "")
+    yield from (each for each in found.notes if each.code == "cast-on-load")
+
+
+def refusals(found: Differences) -> Iterator[str]:
+    """What is missing, unexpected and mismatched, each with its first names."""
+    missing = [single.name for single in found.singles if single.side == "a"]
+    unexpected = [single.name for single in found.singles if single.side == "b"]
+    mismatched = [
+        f"{pair.name} {list(pair.b.shape)} for {list(pair.a.shape)}"
+        for pair in found.pairs
+        if "shape" in pair.differs
+    ]
+    kinds = {"missing": missing, "unexpected": unexpected, "mismatched": mismatched}
+    for kind, names in kinds.items():
+        if names:
+            yield f"{len(names):,} {kind} ({first(names)})"
+
+
+def first(names: Sequence[str]) -> str:
+    """The first few names."""
+    return ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
