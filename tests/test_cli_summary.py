@@ -408,3 +408,10 @@ def test_in_a_process_of_its_own(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.decode() == GOLDEN["own_parameters"]
+
+
+def test_names_stand_in_the_order_of_the_file_and_numbers_in_theirs(modtool: Modtool) -> None:
+    names = ["stem.w", "blocks.0.w", "blocks.10.w", "blocks.2.w", "a.w", "stem.b"]
+    torch.save({name: torch.zeros(1) for name in names}, "x.pth")
+    rows = modtool("summary", "x.pth", "--columns", "path", "--format", "csv").out.split()
+    assert rows == ["path", '""', "stem", "blocks", "blocks.0", "blocks.2", "blocks.10", "a"]

@@ -1,5 +1,6 @@
 """Reports on a terminal, drawn by rich: fitted to its width, numbers aligned, a little colour."""
 
+import re
 from textwrap import wrap
 
 from rich.console import Console
@@ -79,8 +80,24 @@ def cell(text: str, column: Column, room: int) -> Text:
         if text in ("0", "–", "0 B"):
             made.stylize("dim")
         return made
-    indent = " " * (len(text) - len(text.lstrip(" ")))
-    lines = wrap(text.lstrip(" "), room, initial_indent=indent, subsequent_indent=indent + "    ")
-    made = Text("\n".join(lines))
+    made = Text("\n".join(tree_lines(text, room)))
     made.highlight_regex(r"\w+(?=\()", style="cyan")
     return made
+
+
+def tree_lines(text: str, room: int) -> list[str]:
+    """A label of the tree, broken after the class's parenthesis or between settings."""
+    if len(text) <= room:
+        return [text]
+    label = text.lstrip(" ")
+    indent = " " * (len(text) - len(label))
+    label = re.sub(r"(?<==)\([^()]*\)", lambda value: value[0].replace(" ", NO_BREAK), label)
+    label = re.sub(r"(?<=\w)\(", f"({BREAK} ", label, count=1)
+    lines = wrap(label, room, initial_indent=indent, subsequent_indent=indent + "    ")
+    return [
+        line.replace(f"{BREAK} ", "").replace(BREAK, "").replace(NO_BREAK, " ") for line in lines
+    ]
+
+
+# Neither stands in a label: names are cleaned of what does not print.
+BREAK, NO_BREAK = "\0", "\xa0"

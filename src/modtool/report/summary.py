@@ -59,20 +59,30 @@ def summary_report(
 
 
 def modules_named(tensors: Sequence[TensorInfo]) -> tuple[ModuleNode, ...]:
-    """The tree that dotted names draw; none where no name has a dot."""
-    paths = dict.fromkeys(path for tensor in tensors for path in ancestors(tensor.name))
-    if len(paths) == 1:
+    """The tree that dotted names draw, in the file's order; none where no name has a dot."""
+    children: dict[str, dict[str, None]] = {"": {}}
+    for tensor in tensors:
+        parent = ""
+        for path in ancestors(tensor.name)[1:]:
+            children[parent][path] = None
+            children.setdefault(path, {})
+            parent = path
+    if len(children) == 1:
         return ()
-    return tuple(ModuleNode(path) for path in sorted(paths, key=natural_order))
+    nodes, open_paths = [], [""]
+    while open_paths:
+        path = open_paths.pop()
+        nodes.append(ModuleNode(path))
+        open_paths += reversed(in_order(list(children[path])))
+    return tuple(nodes)
 
 
-def natural_order(path: str) -> list[tuple[int, int, str]]:
-    """Sorts parents before children, and `layers.9` before `layers.10`."""
-    return [
-        (0, int(part), "") if part.isdecimal() and len(part) < 20 else (1, 0, part)
-        for part in path.split(".")
-        if part
-    ]
+def in_order(siblings: list[str]) -> list[str]:
+    """The children of one module: numbered ones by number, others as they stand in the file."""
+    numbers = [path.rpartition(".")[2] for path in siblings]
+    if not all(number.isdecimal() and len(number) < 20 for number in numbers):
+        return siblings
+    return sorted(siblings, key=lambda path: int(path.rpartition(".")[2]))
 
 
 # -- JSON --------------------------------------------------------------------------------------

@@ -1,0 +1,57 @@
+"""Reports as a terminal shows them: long settings broken where a reader would break them."""
+
+import io
+
+import pytest
+from rich.console import Console
+from torch import nn
+
+from modtool.api.inspecting import summary
+from modtool.cli.terminal import rich_table, tree_lines
+
+
+@pytest.mark.parametrize(
+    ("room", "lines"),
+    [
+        (60, ["  (fc): Linear(in_features=784, out_features=256, bias=True)"]),
+        (40, ["  (fc): Linear(in_features=784,", "      out_features=256, bias=True)"]),
+        (
+            24,
+            [
+                "  (fc): Linear(",
+                "      in_features=784,",
+                "      out_features=256,",
+                "      bias=True)",
+            ],
+        ),
+    ],
+)
+def test_settings_break_between_each_other(room: int, lines: list[str]) -> None:
+    text = "  (fc): Linear(in_features=784, out_features=256, bias=True)"
+    assert tree_lines(text, room) == lines
+
+
+def test_a_tuple_is_not_torn() -> None:
+    assert tree_lines("(0): Conv2d(3, 16, kernel_size=(3, 3), stride=(1, 1))", 36) == [
+        "(0): Conv2d(3, 16,",
+        "    kernel_size=(3, 3),",
+        "    stride=(1, 1))",
+    ]
+
+
+def test_a_table_of_eighty_columns() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Linear(16, 10))
+    console = Console(width=80, file=io.StringIO(), no_color=True)
+    console.print(rich_table(summary(model).tables[0], 80))
+    assert isinstance(console.file, io.StringIO)
+    assert [line.rstrip() for line in console.file.getvalue().splitlines()] == [
+        "module                             parameters  trainable  shape",
+        "Sequential()                              618        618",
+        "  (0): Conv2d(3, 16,                      448        448  weight [16, 3, 3, 3]",
+        "      kernel_size=(3, 3),                                 bias [16]",
+        "      stride=(1, 1),",
+        "      padding=(1, 1))",
+        "  (1): ReLU()                               0          0",
+        "  (2): Linear(in_features=16,             170        170  weight [10, 16]",
+        "      out_features=10, bias=True)                         bias [10]",
+    ]
