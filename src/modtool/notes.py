@@ -214,6 +214,39 @@ CODES: Mapping[str, tuple[Level, str]] = MappingProxyType(
         "mixed-dtypes": ("note", "parameters of several floating-point types in one model"),
         "mixed-devices": ("note", "tensors of one model on several devices, or without values"),
         "deprecated-hook": ("warning", "a hook of register_backward_hook, which is deprecated"),
+        "before-module-init": (
+            "error",
+            "a module that sets something before nn.Module.__init__() ran, or never runs it",
+        ),
+        "lost-at-init": (
+            "warning",
+            "an attribute that a later call of nn.Module.__init__() throws away",
+        ),
+        "assigned-twice": (
+            "warning",
+            "a child or parameter that its constructor replaces before it is used",
+        ),
+        "unset-parameter": (
+            "warning",
+            "a parameter or buffer made by torch.empty() that nothing fills",
+        ),
+        "constant-weights": (
+            "warning",
+            "weights of one value with which a layer cannot learn, or lets nothing through",
+        ),
+        "bias-before-batchnorm": ("note", "a bias that a batch normalisation subtracts again"),
+        "forward-failed": ("error", "a forward pass on the given inputs that raised"),
+        "single-value-batchnorm": (
+            "warning",
+            "a batch normalisation that train mode would give one value of each channel",
+        ),
+        "never-called": ("warning", "a module that no forward pass calls or asks for"),
+        "dropout-in-eval": ("warning", "functional dropout that ignores the model's mode"),
+        "varying-output": (
+            "warning",
+            "a model that gives different results for the same inputs in eval mode",
+        ),
+        "checks-left-out": ("note", "what could not be checked, and why"),
         "leftover-hook": ("note", "a hook on a module that is not of the model's own code"),
     }
 )

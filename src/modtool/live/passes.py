@@ -1,8 +1,10 @@
 """One forward pass, fake or real, from which the model comes back as it was."""
 
 import contextlib
+import functools
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -15,6 +17,7 @@ from modtool.live.inputs import Inputs, bound_names, make_inputs
 from modtool.live.leaves import described
 from modtool.live.losses import Loss
 from modtool.live.memory import available_memory
+from modtool.live.observer import Observer
 from modtool.live.recorder import Recorder
 from modtool.live.statistics import with_statistics
 from modtool.live.swapping import copy_buffers, fake_tensors, model_tensors
@@ -40,6 +43,7 @@ class Settings:
         statistics: In a real pass: what every output is like.
         repeat: In a real pass: how many more passes to time; 0 times none.
         keep_all: In a real pass: keep every byte of the model, as what writes to it is not known.
+        observer: Who else looks at the pass.
     """
 
     training: bool = False
@@ -50,6 +54,7 @@ class Settings:
     statistics: bool = False
     repeat: int = 0
     keep_all: bool = False
+    observer: Observer = field(default_factory=Observer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +129,8 @@ def run_pass(model: nn.Module, inputs: Inputs, settings: Settings, executed: Exe
         )
         stack.callback(recorder.detach)
         model.train(settings.training)
-        made = make_inputs(inputs, device_for(model, settings), mode=mode)
-        return observed(model, made, settings, executed, recorder)
+        make = functools.partial(make_inputs, inputs, device_for(model, settings), mode=mode)
+        return observed(model, make, settings, executed, recorder)
 
 
 def fits_twice(size: int) -> bool:
@@ -135,10 +140,15 @@ def fits_twice(size: int) -> bool:
 
 
 def observed(
-    model: nn.Module, made: Inputs, settings: Settings, executed: Executed, recorder: Recorder
+    model: nn.Module,
+    make: Callable[[], Inputs],
+    settings: Settings,
+    executed: Executed,
+    recorder: Recorder,
 ) -> Pass:
     """Run a prepared model, and write down what is seen."""
     watch, failure, output, gradients = recorder.watch, None, None, None
+    made = make()
     named = bound_names(model, made)
     inputs = tuple(each for name, value in named.items() for each in described(value, name))
     recorder.name_inputs(named)
@@ -146,7 +156,7 @@ def observed(
     with torch.set_grad_enabled(settings.backward or settings.gradients):
         try:
             recorder.attach()
-            with watch:
+            with settings.observer.watching(recorder), watch:
                 output = model(*made.args, **made.kwargs)
         except (Exception, SystemExit) as error:
             failure = failure_of(error, model, recorder)
@@ -159,6 +169,9 @@ def observed(
         if settings.repeat and failure is None and executed == "real":
             recorder.detach()
             times = timed(model, made, settings.repeat, recorder)
+        if failure is None and executed == "real":
+            recorder.detach()
+            settings.observer.repeated(recorder, lambda: run_once(model, make()))
     outputs = described(output)
     parameters = list(model.parameters())
     return Pass(
@@ -177,6 +190,11 @@ def observed(
         culprit=culprit_of(recorder),
         seconds=times.get(("", 1)),
     )
+
+
+def run_once(model: nn.Module, made: Inputs) -> object:
+    """What the model gives."""
+    return model(*made.args, **made.kwargs)
 
 
 def timed(model: nn.Module, made: Inputs, repeat: int, recorder: Recorder) -> Times:

@@ -6,7 +6,7 @@ The pass runs on fake tensors, which cost no memory and no arithmetic. Where it 
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -24,6 +24,7 @@ from modtool.live.fake import is_fake, is_uninitialized
 from modtool.live.inputs import Inputs, bound_names, with_dtype
 from modtool.live.losses import Loss
 from modtool.live.memory import available_memory, shown_bytes
+from modtool.live.observer import Observer
 from modtool.live.passes import Executed, Failure, Pass, Settings, run_pass
 from modtool.live.settings import settings_of, type_of
 from modtool.live.walk import modules_by_path
@@ -51,6 +52,8 @@ class Request:
         statistics: What every output is like. Needs a real pass.
         repeat: Also time every call, in so many more passes. Needs a real pass.
         real: Run with values, also where shapes alone would do.
+        norms: Of gradients; without, a fake pass tells all of them that is asked.
+        observer: Who else looks at the pass; where there are several, at each of them.
     """
 
     mode: Mode = "eval"
@@ -60,6 +63,8 @@ class Request:
     statistics: bool = False
     repeat: int = 0
     real: bool = False
+    norms: bool = True
+    observer: Observer = field(default_factory=Observer)
 
     @property
     def needs_values(self) -> bool:
@@ -101,6 +106,7 @@ def trace(
         loss=asked.loss,
         statistics=asked.statistics,
         repeat=asked.repeat,
+        observer=asked.observer,
     )
     fake = None
     if not is_lazy(model) and not (asked.needs_values and is_small(model)):
@@ -125,7 +131,8 @@ def is_answer(
     if asked.needs_values:
         return False
     without = is_hollow(model) and rebuild is None
-    return not asked.backward or without or size_for_real(model, fake) > CHEAP
+    gradients = asked.backward and asked.norms
+    return not gradients or without or size_for_real(model, fake) > CHEAP
 
 
 def left_out(fake: Pass, asked: Request) -> tuple[Note, ...]:

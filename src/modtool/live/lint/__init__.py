@@ -8,17 +8,26 @@ from collections.abc import Callable, Iterator
 
 from torch import nn
 
+from modtool.errors import UsageError
 from modtool.live.inputs import Inputs
 from modtool.live.lint.attributes import plain_tensors, shadowed_names
+from modtool.live.lint.biases import biases_in_sequence
+from modtool.live.lint.construction import construction_note, unfinished
+from modtool.live.lint.forward import FORWARD, run_passes
 from modtool.live.lint.hooks import deprecated_hooks, leftover_hooks
 from modtool.live.lint.mixtures import mixed_devices, mixed_dtypes
 from modtool.live.lint.modes import frozen_norms, mixed_modes
+from modtool.live.lint.rebuilding import with_values
 from modtool.live.lint.sharing import shared_modules, shared_tensors
+from modtool.live.lint.source import assigned_twice, lost_at_init
 from modtool.live.lint.subject import Subject, subject_of
+from modtool.live.lint.values import constant_weights, zero_frozen_weights
 from modtool.live.state import unregistered
+from modtool.live.trace import is_small
+from modtool.notes import note
 from modtool.records import Note
 
-__all__ = ["lint_model"]
+__all__ = ["construction_note", "lint_model"]
 
 Check = Callable[[Subject], Iterator[Note]]
 
@@ -40,7 +49,13 @@ STRUCTURE: tuple[Check, ...] = (
     mixed_devices,
     deprecated_hooks,
     leftover_hooks,
+    lost_at_init,
+    assigned_twice,
+    biases_in_sequence,
 )
+
+
+VALUES: tuple[Check, ...] = (constant_weights, zero_frozen_weights)
 
 
 def lint_model(
@@ -51,10 +66,52 @@ def lint_model(
 ) -> tuple[Note, ...]:
     """What is wrong with a model, in the order of the checks. It is left as it was.
 
+    A model that cannot be built is `construction_note`'s.
+
     Args:
         model: Its tensors may be real, fake or on the meta device.
         inputs: What to give it, as `parse_inputs` makes it; None runs no forward pass.
-        rebuild: Gives the same model with values, where `model` may have been built without.
+        rebuild: Gives the same model with values, where `model` may have been built without. It is
+            asked where that takes little memory.
     """
+    found = tuple(unfinished(model))
+    if not found:
+        unique = {(each.code, each.where): each for each in findings(model, inputs, rebuild)}
+        found = tuple(unique.values())
+    return found
+
+
+def findings(
+    model: nn.Module, inputs: Inputs | None, rebuild: Callable[[], nn.Module] | None
+) -> Iterator[Note]:
+    """What every check finds."""
     subject = subject_of(model, rebuild)
-    return tuple(found for check in STRUCTURE for found in check(subject))
+    if rebuild is not None and subject.hollow and is_small(model):
+        model, unset = with_values(rebuild)
+        subject = subject_of(model, rebuild)
+        yield from unset
+    for check in STRUCTURE:
+        yield from check(subject)
+    if subject.hollow:
+        yield note("checks-left-out", "", LEFT_OUT)
+    else:
+        for check in VALUES:
+            yield from check(subject)
+    if inputs is not None:
+        yield from forward_findings(subject, inputs, rebuild)
+
+
+LEFT_OUT = "built without values to save memory: nothing was checked that needs them"
+
+
+def forward_findings(
+    subject: Subject, inputs: Inputs, rebuild: Callable[[], nn.Module] | None
+) -> Iterator[Note]:
+    """What the checks find that need a forward pass."""
+    try:
+        passes = run_passes(subject, inputs, rebuild)
+    except UsageError as error:
+        yield note("checks-left-out", "", f"no forward pass was run: {error.message}")
+        return
+    for check in FORWARD:
+        yield from check(passes)

@@ -1,0 +1,219 @@
+"""What is wrong with a model on given inputs: passes are run, and notes made of what they show."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from modtool.live.inputs import Inputs
+from modtool.live.lint.biases import bias_note
+from modtool.live.lint.subject import Subject, and_others, joined
+from modtool.live.lint.variation import Twice, Variation
+from modtool.live.lint.watcher import Dropped, Watcher
+from modtool.live.trace import Mode, Request, trace
+from modtool.notes import note
+from modtool.records import Note, Trace, TraceError
+
+__all__ = ["FORWARD", "Passes", "run_passes"]
+
+# Multiply-accumulates of a pass that is worth running three times more for one question: seconds.
+MOST_MACS = 10**11
+
+
+@dataclass(frozen=True, slots=True)
+class Passes:
+    """What the passes of a model showed.
+
+    Attributes:
+        subject: The model.
+        eval: The pass in eval mode.
+        train: The pass in train mode with gradients; in eval mode where that failed.
+        in_train: Why the pass in train mode failed; None where it did not.
+        watchers: What was noticed, pass by pass: the eval pass first.
+        variation: How the outputs of two more passes in eval mode differ; None where they do not.
+    """
+
+    subject: Subject
+    eval: Trace
+    train: Trace
+    in_train: TraceError | None = None
+    watchers: tuple[Watcher, ...] = ()
+    variation: Variation | None = None
+
+
+def run_passes(subject: Subject, inputs: Inputs, rebuild: Callable[[], nn.Module] | None) -> Passes:
+    """Run a model in eval and in train mode, on shapes where that will do.
+
+    Raises:
+        UsageError: A pass needs values, and there are none, or no memory for them.
+    """
+
+    def run(mode: Mode, watcher: Watcher, *, backward: bool = False, real: bool = False) -> Trace:
+        request = Request(mode, backward, real=real, norms=False, observer=watcher)
+        return trace(subject.model, inputs, rebuild=rebuild, request=request)
+
+    first, second = Watcher(), Watcher()
+    in_eval = run("eval", first)
+    if in_eval.error is not None:
+        return Passes(subject, in_eval, in_eval)
+    in_train = run("train", second, backward=True)
+    failed = in_train.error
+    if failed is not None:
+        in_train = run("eval", second, backward=True)
+    twice = Twice()
+    if not subject.hollow and in_eval.macs <= MOST_MACS:
+        run("eval", twice, real=True)
+    return Passes(subject, in_eval, in_train, failed, (first, second), twice.variation)
+
+
+def failed_forward(passes: Passes) -> Iterator[Note]:
+    """A pass that raised."""
+    if passes.eval.error is not None:
+        yield failure_note("eval", passes.eval.error)
+    elif passes.in_train is not None and not wants_a_batch(passes.in_train):
+        yield failure_note("train", passes.in_train)
+
+
+def failure_note(mode: Mode, error: TraceError) -> Note:
+    """Where a pass stopped, and what to run for more."""
+    given = ", ".join(str(list(each.shape)) for each in error.inputs)
+    was_given = f", which was given {given}" if given and error.path else ""
+    message = (
+        f"in {mode} mode the forward pass fails{was_given}: {error.message}; "
+        f"`modtool trace --mode {mode}` shows what led there"
+    )
+    return note("forward-failed", error.path, message)
+
+
+def wants_a_batch(error: TraceError) -> bool:
+    """True where batch normalisation refused a single value; source: `_verify_batch_size`."""
+    return "Expected more than 1 value per channel when training" in error.message
+
+
+def single_value_norms(passes: Passes) -> Iterator[Note]:
+    """Batch normalisations that are given one value of each channel, which train mode refuses."""
+    if passes.in_train is None or not wants_a_batch(passes.in_train):
+        return
+    modules = dict(passes.subject.paths)
+    found = {
+        call.path: list(call.inputs[0].shape)
+        for call in passes.eval.calls
+        if isinstance(modules.get(call.path), _BatchNorm) and call.inputs
+        if values_per_channel(call.inputs[0].shape) == 1
+    }
+    places = list(found) or [passes.in_train.path]
+    shape = found.get(places[0], "one sample")
+    yield from and_others(
+        "single-value-batchnorm",
+        places,
+        f"given {shape}, one value of each channel, it raises in train mode; give batches of two "
+        "or more, and DataLoader(drop_last=True) where the last may be smaller",
+    )
+
+
+def values_per_channel(shape: tuple[int, ...]) -> int:
+    """Elements of one channel in (batch, channels, …)."""
+    return math.prod(shape) // max(shape[1], 1) if len(shape) > 1 else 0
+
+
+def never_called(passes: Passes) -> Iterator[Note]:
+    """Modules that no pass called, and nobody asked for: outermost ones, by the module above."""
+    missed = set(passes.eval.never_called) & set(passes.train.never_called)
+    read = set().union(*(watcher.read for watcher in passes.watchers))
+    missed -= {path for path, module in passes.subject.modules if id(module) in read}
+    by_parent: dict[str, list[str]] = {}
+    for path, _ in passes.subject.modules:
+        if path in missed and not any(path.startswith(f"{each}.") for each in missed):
+            by_parent.setdefault(path.rpartition(".")[0], []).append(path)
+    for places in by_parent.values():
+        yield from and_others(
+            "never-called",
+            places,
+            "is built and never called, in train mode or in eval mode; call it in forward, or "
+            "take it out",
+        )
+
+
+def unused_parameters(passes: Passes) -> Iterator[Note]:
+    """Trainable parameters that no gradient reaches, in modules that were called."""
+    unused = set(passes.train.unused)
+    trainable = {name for name, each in passes.subject.parameters() if each.requires_grad}
+    if not trainable:
+        return
+    if trainable <= unused:
+        message = "no output depends on a trainable parameter; look for detach(), no_grad() or "
+        yield note("no-gradient", "", message + "an integer output")
+        return
+    missed = [note.where for note in never_called(passes)]
+    for path, module in passes.subject.modules:
+        own = [joined(path, name) for name, each in module.named_parameters() if each.requires_grad]
+        whole = bool(own) and unused.issuperset(own)
+        if whole and not any(is_within(path, each) for each in missed):
+            shown = ", ".join(own[:4]) + ", …" * (len(own) > 4)
+            message = (
+                f"no gradient reaches {shown}: an optimizer leaves it as it is, and "
+                "DistributedDataParallel refuses it; use it in forward, or freeze it"
+            )
+            yield note("unused-parameters", path, message)
+        unused -= set(own) if whole else set()
+    for name in sorted(unused):
+        if not any(is_within(name, each) for each in missed):
+            message = (
+                "no gradient reaches this parameter: an optimizer leaves it as it is, and "
+                "DistributedDataParallel refuses it; use it in forward, or freeze it"
+            )
+            yield note("unused-parameters", name, message)
+
+
+def is_within(path: str, above: str) -> bool:
+    """True for a path itself and what lies below it."""
+    return path == above or path.startswith(f"{above}.")
+
+
+def dropped_in_eval(passes: Passes) -> Iterator[Note]:
+    """Functional dropout that does not ask in which mode the model is."""
+    by_line: dict[tuple[str, str], list[Dropped]] = {}
+    for each in passes.watchers[0].dropped if passes.watchers else ():
+        by_line.setdefault((each.function, each.line or each.path), []).append(each)
+    for (function, _), found in by_line.items():
+        first = found[0]
+        attention = function == "scaled_dot_product_attention"
+        flag = "p if self.training else 0.0" if attention else "self.training"
+        place = f" at {first.line}" if first.line else ""
+        yield from and_others(
+            "dropout-in-eval",
+            list(dict.fromkeys(each.path for each in found)),
+            f"{function}{place} drops elements with probability {first.probability:g} in eval mode "
+            f"too; pass {'dropout_p' if attention else 'training'}={flag}",
+        )
+
+
+def varying_output(passes: Passes) -> Iterator[Note]:
+    """A model that gives two results for one input in eval mode."""
+    if passes.variation is not None:
+        yield note(
+            "varying-output",
+            passes.variation.path,
+            f"in eval mode, on the same inputs, {passes.variation.what}: something here is drawn "
+            "at random, or kept from one pass to the next; do so if self.training alone",
+        )
+
+
+def biases_before_norms(passes: Passes) -> Iterator[Note]:
+    """Layers whose bias the batch normalisation behind them takes away again."""
+    pairs = dict.fromkeys(pair for watcher in passes.watchers for pair in watcher.biased)
+    for layer, norm in pairs:
+        yield bias_note(layer, norm)
+
+
+FORWARD: tuple[Callable[[Passes], Iterator[Note]], ...] = (
+    failed_forward,
+    single_value_norms,
+    never_called,
+    unused_parameters,
+    dropped_in_eval,
+    varying_output,
+    biases_before_norms,
+)

@@ -1,0 +1,129 @@
+"""Weights with which a layer cannot learn."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+from modtool.live.fake import is_fake, is_uninitialized
+from modtool.live.lint.subject import Subject, joined
+from modtool.live.settings import type_of
+from modtool.notes import note
+from modtool.records import Note
+
+__all__ = ["constant_weights", "zero_frozen_weights"]
+
+LAYERS = (
+    nn.Linear,
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
+# What treats equal units equally, so that they stay equal behind it. Dropout does not.
+BETWEEN = (
+    nn.ReLU,
+    nn.ReLU6,
+    nn.LeakyReLU,
+    nn.ELU,
+    nn.SELU,
+    nn.CELU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Mish,
+    nn.Tanh,
+    nn.Sigmoid,
+    nn.Softplus,
+    nn.Hardtanh,
+    nn.Hardswish,
+    nn.Hardsigmoid,
+    nn.Identity,
+    nn.Flatten,
+    nn.MaxPool1d,
+    nn.MaxPool2d,
+    nn.AvgPool1d,
+    nn.AvgPool2d,
+    nn.AdaptiveAvgPool1d,
+    nn.AdaptiveAvgPool2d,
+)
+
+
+def constant_weights(subject: Subject) -> Iterator[Note]:
+    """Layers that follow each other and hold one value each: their units stay equal for ever."""
+    for path, module in subject.modules:
+        if isinstance(module, nn.Sequential):
+            for (first, one), (second, other) in neighbours(path, module):
+                if stays_equal(one) and is_constant(other) and is_trained(one, other):
+                    yield constant_note(first, one, second, other)
+
+
+def neighbours(
+    path: str, sequence: nn.Sequential
+) -> Iterator[tuple[tuple[str, nn.Module], tuple[str, nn.Module]]]:
+    """Layers with a weight of which one is given what the other gave, more or less as it is."""
+    run: list[tuple[str, nn.Module]] = []
+    for name, module in sequence.named_children():
+        if isinstance(module, LAYERS):
+            run.append((joined(path, name), module))
+        elif not isinstance(module, BETWEEN):
+            yield from pairwise(run)
+            run = []
+    yield from pairwise(run)
+
+
+def stays_equal(layer: nn.Module) -> bool:
+    """True for a layer of several units that begin as one and the same."""
+    units = getattr(layer, "out_features", getattr(layer, "out_channels", 1))
+    bias = layer._parameters.get("bias")
+    equal = bias is None or value_of(bias) is not None
+    return units > 1 and equal and is_constant(layer)
+
+
+def is_constant(layer: nn.Module) -> bool:
+    """True for a weight of one value that is given every channel: groups get different ones."""
+    return value_of(layer.weight) is not None and getattr(layer, "groups", 1) == 1
+
+
+def is_trained(*layers: nn.Module) -> bool:
+    """True where a weight is trained."""
+    return any(
+        isinstance(each.weight, nn.Parameter) and each.weight.requires_grad for each in layers
+    )
+
+
+def value_of(tensor: object) -> float | None:
+    """The one value that all elements of a tensor have; None where they differ, or have none."""
+    if not isinstance(tensor, torch.Tensor) or is_fake(tensor) or is_uninitialized(tensor):
+        return None
+    if tensor.layout is not torch.strided or tensor.is_quantized or not tensor.numel():
+        return None
+    low, high = tensor.detach().aminmax()
+    return low.item() if bool(low == high) else None
+
+
+def constant_note(first: str, one: nn.Module, second: str, other: nn.Module) -> Note:
+    """What becomes of two constant layers."""
+    values = (value_of(one.weight), value_of(other.weight))
+    message = (
+        f"its weight is {values[0]:g} everywhere, and that of {second} {values[1]:g}: all its "
+        "units get the same gradient and stay equal; initialise at random, as modtool reinit does"
+    )
+    return note("constant-weights", first, message)
+
+
+def zero_frozen_weights(subject: Subject) -> Iterator[Note]:
+    """Frozen layers whose weight is zero: what comes out of them does not depend on the input."""
+    for path, module in subject.modules:
+        if not isinstance(module, LAYERS):
+            continue
+        weight = module.weight
+        frozen = isinstance(weight, nn.Parameter) and not weight.requires_grad
+        if frozen and value_of(weight) == 0:
+            message = (
+                f"the weight of this {type_of(module)} is zero and frozen: nothing passes through, "
+                "and no gradient reaches what comes before; load weights, or unfreeze it"
+            )
+            yield note("constant-weights", path, message)

@@ -1,0 +1,276 @@
+"""What forward passes show: each fault, and the nearest model without it."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from modtool.live.inputs import parse_inputs
+from modtool.live.lint import lint_model
+
+HERE = "tests/live/lint/test_forward.py"
+
+
+def told(model: nn.Module, *shapes: str) -> list[tuple[str, str, str]]:
+    inputs = parse_inputs(shapes, model)
+    return [(found.code, found.where, found.message) for found in lint_model(model, inputs)]
+
+
+class Unused(nn.Module):
+    def __init__(self, calls: bool) -> None:
+        super().__init__()
+        self.used = nn.Linear(4, 4)
+        self.head = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+        self.drop = nn.Dropout(0.5)
+        self.calls = calls
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.used(x)
+        return self.drop(self.head(x)) if self.calls else x
+
+
+def test_modules_that_are_never_called_are_told() -> None:
+    assert told(Unused(calls=False), "2,4") == [
+        (
+            "never-called",
+            "head",
+            "is built and never called, in train mode or in eval mode; call it in forward, or take "
+            "it out (1 more like it: drop)",
+        )
+    ]
+    assert told(Unused(calls=True), "2,4") == []
+
+
+class InTraining(nn.Module):
+    """Calls one module in train mode alone, reads another, and uses the weight of a third."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.auxiliary = nn.Linear(4, 4)
+        self.drop = nn.Dropout(0.5)
+        self.tied = nn.Linear(4, 4, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.dropout(functional.linear(x, self.tied.weight), self.drop.p, self.training)
+        return self.auxiliary(x) if self.training else x
+
+
+def test_modules_that_are_used_otherwise_are_not_told() -> None:
+    assert told(InTraining(), "2,4") == []
+
+
+class Detached(nn.Module):
+    def __init__(self, detaches: bool) -> None:
+        super().__init__()
+        self.body = nn.Linear(4, 4)
+        self.head = nn.Linear(4, 2)
+        self.temperature = nn.Parameter(torch.ones(1))
+        self.detaches = detaches
+
+    def forward(self, x: torch.Tensor) -> Any:
+        x = self.body(x)
+        if self.detaches:
+            return self.head(x.detach()) / self.temperature.detach()
+        return self.head(x) / self.temperature
+
+
+def test_parameters_that_no_gradient_reaches_are_told() -> None:
+    assert told(Detached(detaches=True), "2,4") == [
+        (
+            "unused-parameters",
+            "body",
+            "no gradient reaches body.weight, body.bias: an optimizer leaves it as it is, and "
+            "DistributedDataParallel refuses it; use it in forward, or freeze it",
+        ),
+        (
+            "unused-parameters",
+            "temperature",
+            "no gradient reaches this parameter: an optimizer leaves it as it is, and "
+            "DistributedDataParallel refuses it; use it in forward, or freeze it",
+        ),
+    ]
+    assert told(Detached(detaches=False), "2,4") == []
+
+
+class Arguing(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.head(x).argmax(-1)
+
+
+def test_an_output_without_any_gradient_is_told() -> None:
+    assert told(Arguing(), "2,4") == [
+        (
+            "no-gradient",
+            "",
+            "no output depends on a trainable parameter; look for detach(), no_grad() or an "
+            "integer output",
+        )
+    ]
+    assert told(Arguing().requires_grad_(False), "2,4") == []
+    assert told(nn.ReLU(), "2,4") == []
+
+
+class Dropping(nn.Module):
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.how = how
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.layer(x)
+        if self.how == "default":
+            return functional.dropout(x, 0.3)
+        if self.how == "zero":
+            return functional.dropout(x, 0.0)
+        if self.how == "heeds":
+            return functional.dropout(x, 0.3, self.training)
+        if self.how == "torch":
+            return torch.dropout(x, 0.3, train=True)
+        probability = 0.3 if self.how == "attention" or self.training else 0.0
+        return functional.scaled_dot_product_attention(x, x, x, dropout_p=probability)
+
+
+def line_of(text: str) -> int:
+    lines = Path(__file__).read_text().splitlines()
+    return next(number for number, line in enumerate(lines, 1) if text in line)
+
+
+def test_functional_dropout_that_ignores_the_mode_is_told() -> None:
+    line = line_of("functional.dropout(x, 0.3)")
+    dropped, varying = told(nn.Sequential(Dropping("default")), "2,4")
+    assert dropped == (
+        "dropout-in-eval",
+        "0",
+        f"dropout at {HERE}:{line} drops elements with probability 0.3 in eval mode too; pass "
+        "training=self.training",
+    )
+    assert varying[:2] == ("varying-output", "0")
+    assert told(nn.Sequential(Dropping("heeds")), "2,4") == []
+    assert told(nn.Sequential(Dropping("zero")), "2,4") == []
+    assert told(Dropping("torch"), "2,4")[0][:2] == ("dropout-in-eval", "")
+
+
+def test_attention_that_drops_in_eval_mode_is_told() -> None:
+    (code, where, message), _ = told(Dropping("attention"), "1,2,4")
+    assert (code, where) == ("dropout-in-eval", "")
+    assert message.endswith("in eval mode too; pass dropout_p=p if self.training else 0.0")
+    assert told(Dropping("heeding attention"), "1,2,4") == []
+
+
+class Noisy(nn.Module):
+    def __init__(self, noisy: bool) -> None:
+        super().__init__()
+        self.noisy = noisy
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.randn_like(x) if self.noisy or self.training else x
+
+
+class Counting(nn.Module):
+    steps: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("steps", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.steps += 1
+        return x * self.steps
+
+
+def test_a_forward_that_varies_in_eval_mode_is_told_where_it_begins() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), Noisy(noisy=True), nn.ReLU())
+    ((code, where, message),) = told(model, "2,4")
+    assert (code, where) == ("varying-output", "1")
+    assert message.startswith("in eval mode, on the same inputs, its outputs differ by up to ")
+    assert message.endswith(
+        "something here is drawn at random, or kept from one pass to the next; do so if "
+        "self.training alone"
+    )
+    assert told(nn.Sequential(nn.Linear(4, 4), Noisy(noisy=False), nn.ReLU()), "2,4") == []
+
+
+def test_a_forward_that_keeps_state_is_told_and_its_state_is_put_back() -> None:
+    model = nn.Sequential(Counting())
+    assert [(code, where) for code, where, _ in told(model, "2,4")] == [("varying-output", "0")]
+    assert model[0].steps == 0
+
+
+class Normed(nn.Module):
+    def __init__(self, bias: bool, twice: bool = False) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, bias=bias)
+        self.norm = nn.BatchNorm2d(4)
+        self.twice = twice
+
+    def forward(self, x: torch.Tensor) -> Any:
+        x = self.conv(x)
+        return self.norm(x) + x if self.twice else self.norm(x)
+
+
+BIAS = "norm subtracts the mean of what it is given, this bias with it; build it with bias=False"
+
+
+def test_a_bias_before_batch_norm_is_told() -> None:
+    assert told(Normed(bias=True), "2,3,8,8") == [("bias-before-batchnorm", "conv.bias", BIAS)]
+    assert told(Normed(bias=False), "2,3,8,8") == []
+    assert told(Normed(bias=True, twice=True), "2,3,8,8") == []
+
+
+def test_a_bias_before_batch_norm_in_a_sequence_is_told_once() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+    expected = [("bias-before-batchnorm", "0.bias", BIAS.replace("norm", "1", 1))]
+    assert [(each.code, each.where, each.message) for each in lint_model(model)] == expected
+    assert told(model, "2,4") == expected
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.BatchNorm1d(4))
+    assert told(model, "2,4") == []
+
+
+def test_a_batch_norm_that_is_given_one_value_is_told() -> None:
+    model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.BatchNorm1d(4), nn.ReLU())
+    assert told(model, "1,4") == [
+        (
+            "single-value-batchnorm",
+            "1",
+            "given [1, 4], one value of each channel, it raises in train mode; give batches of two "
+            "or more, and DataLoader(drop_last=True) where the last may be smaller",
+        )
+    ]
+    assert told(model, "2,4") == []
+    assert told(nn.Sequential(nn.BatchNorm2d(3)), "1,3,8,8") == []
+
+
+def test_a_forward_that_fails_is_told_with_its_place() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(5, 4))
+    ((code, where, message),) = told(model, "2,4")
+    assert (code, where) == ("forward-failed", "1")
+    assert message.startswith("in eval mode the forward pass fails, which was given [2, 4]: Runti")
+    assert message.endswith("; `modtool trace --mode eval` shows what led there")
+
+
+class FailsInTraining(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            raise ValueError("no labels")
+        return x
+
+
+def test_a_forward_that_fails_in_train_mode_is_told() -> None:
+    ((code, where, message),) = told(nn.Sequential(FailsInTraining()), "2,4")
+    assert (code, where) == ("forward-failed", "0")
+    assert message.startswith("in train mode the forward pass fails, which was given [2, 4]: Value")
+
+
+def test_a_pass_that_reads_values_is_run_for_real() -> None:
+    class Branching(Unused):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) if x.sum() > -1e9 else x
+
+    assert [code for code, *_ in told(Branching(calls=False), "2,4")] == ["never-called"]
+    assert told(Branching(calls=True), "2,4") == []

@@ -1,0 +1,123 @@
+"""What needs the values of a model's weights."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import pytest
+import torch
+from torch import nn
+
+from modtool.live.lint import lint_model
+from modtool.live.load import building
+from modtool.records import Note
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def told(model: nn.Module) -> list[tuple[str, str, str]]:
+    return [(found.code, found.where, found.message) for found in lint_model(model)]
+
+
+def filled(module: M, value: float) -> M:
+    for each in module.parameters():
+        nn.init.constant_(each, value)
+    return module
+
+
+def chain(*between: nn.Module) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(3, 4), *between, nn.Linear(4, 2))
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5])
+def test_two_constant_layers_in_a_row_are_told(value: float) -> None:
+    assert told(filled(chain(nn.ReLU()), value)) == [
+        (
+            "constant-weights",
+            "0",
+            f"its weight is {value:g} everywhere, and that of 2 {value:g}: all its units get the "
+            "same gradient and stay equal; initialise at random, as modtool reinit does",
+        )
+    ]
+
+
+def test_units_that_begin_equal_do_stay_equal() -> None:
+    model = filled(chain(nn.Tanh()), 0.5)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        optimizer.zero_grad()
+        x, y = torch.randn(8, 3, generator=generator), torch.randn(8, 2, generator=generator)
+        nn.functional.mse_loss(model(x), y).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    weight = model.get_parameter("0.weight")
+    assert torch.equal(weight, weight[:1].expand_as(weight))
+    assert not torch.equal(weight, torch.full_like(weight, 0.5))
+
+
+def test_one_constant_layer_learns_and_is_not_told() -> None:
+    model = chain(nn.ReLU())
+    filled(model[2], 0.0)
+    assert told(model) == []
+    model = chain(nn.ReLU())
+    filled(model[0], 0.5)
+    assert told(model) == []
+    assert told(filled(nn.Linear(3, 1), 0.0)) == []
+
+
+def test_what_makes_units_differ_is_not_told() -> None:
+    model = filled(chain(nn.ReLU()), 0.5)
+    nn.init.normal_(model.get_parameter("0.bias"))
+    assert told(model) == []
+    assert told(filled(chain(nn.ReLU(), nn.Dropout(0.5)), 0.5)) == []
+    grouped = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.ReLU(), nn.Conv2d(4, 4, 1))
+    assert told(filled(grouped, 0.5)) == []
+    assert told(filled(nn.Sequential(nn.Linear(3, 1), nn.Linear(1, 2)), 0.5)) == []
+
+
+def test_a_frozen_layer_of_zeros_is_told() -> None:
+    model = chain(nn.ReLU())
+    filled(model[2], 0.0).requires_grad_(False)
+    assert told(model) == [
+        (
+            "constant-weights",
+            "2",
+            "the weight of this Linear is zero and frozen: nothing passes through, and no gradient "
+            "reaches what comes before; load weights, or unfreeze it",
+        )
+    ]
+
+
+class Unset(nn.Module):
+    def __init__(self, made: Callable[[int], torch.Tensor]) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(made(3))
+
+
+def built_without_values(made: Callable[[int], torch.Tensor]) -> tuple[Note, ...]:
+    with building("fake"):
+        model = Unset(made)
+    return lint_model(model, rebuild=lambda: Unset(made))
+
+
+def test_a_parameter_that_nothing_fills_is_told() -> None:
+    for made in (torch.empty, torch.Tensor):
+        (found,) = built_without_values(made)
+        assert (found.code, found.where) == ("unset-parameter", "scale")
+        assert found.message == (
+            "this parameter is made by torch.empty() or torch.Tensor() and never filled: it holds "
+            "what was in memory before; initialise it in the constructor"
+        )
+    assert built_without_values(torch.ones) == ()
+    assert built_without_values(lambda size: torch.empty(size).normal_()) == ()
+    assert built_without_values(lambda size: torch.full((size,), float("nan"))) == ()
+
+
+def test_a_model_too_large_to_be_built_says_what_is_left_out() -> None:
+    with building("meta"):
+        model = nn.Linear(50_000, 50_000)
+
+    def refused() -> nn.Module:
+        raise AssertionError("built for real")
+
+    (found,) = lint_model(model, rebuild=refused)
+    assert (found.code, found.level) == ("checks-left-out", "note")
