@@ -70,7 +70,7 @@ def check(
         device=device,
         input_shapes=tuple(input_shapes),
     )
-    prove_asked_of_models([target], questions)
+    prove_fitting([target], questions)
     return checked(target, questions, progress)
 
 
@@ -105,7 +105,7 @@ def check_all(
             known[target] = None
             failed[target] = Checked(target, failure=Failure(error.message, error.hint))
     readable = [target for target in known if target not in failed]
-    prove_asked_of_models(readable, questions)
+    prove_fitting(readable, questions)
     asked = partial(checked_or_failed, questions=questions)
     alone = questions.values or questions.model is not None or not all(map(is_file, readable))
     if alone or processes == 1 or len(readable) < WORTH:
@@ -117,14 +117,15 @@ def check_all(
     return tuple(found[target] for target in known)
 
 
-def prove_asked_of_models(
+def prove_fitting(
     targets: "Sequence[str | os.PathLike[str] | nn.Module]", questions: Questions
 ) -> None:
-    """Nothing, when there is a model to ask what is asked of models.
+    """Nothing, when there is a target for all that is asked.
 
     Raises:
-        UsageError: There are only checkpoints.
+        UsageError: What is asked of models is asked of checkpoints alone, or the other way round.
     """
+    models = [not is_file(each) or is_configuration(str(each)) for each in targets]
     options = {
         "--arg": questions.arguments and questions.model is None,
         "--weights": questions.weights,
@@ -132,12 +133,11 @@ def prove_asked_of_models(
         "an input": has_inputs(questions),
     }
     given = [option for option, value in options.items() if value]
-    if (
-        given
-        and targets
-        and all(is_file(each) and not is_configuration(str(each)) for each in targets)
-    ):
+    if given and targets and not any(models):
         raise UsageError(f"{given[0]} is for models, and {targets[0]} is a checkpoint")
+    if targets and all(models) and (questions.values or questions.model is not None):
+        option = "--values" if questions.values else "--model"
+        raise UsageError(f"{option} is for checkpoints, and {targets[0]} is a model")
 
 
 def targets_in(target: str) -> Iterator[str]:
@@ -235,8 +235,6 @@ def checked_model(target: "str | os.PathLike[str] | nn.Module", questions: Quest
     from modtool.live.state import checkpoint_of
     from modtool.live.untouched import random_states_kept
 
-    if questions.model is not None:
-        raise UsageError(f"{target} is a model, and --model is what checkpoints load into")
     with random_states_kept():
         loaded, notes = load_target(
             target,

@@ -8,6 +8,7 @@ model has parameters of it.
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
+from modtool.checks.structure import number_of, some
 from modtool.notes import note
 from modtool.records import Checkpoint, Note, TensorInfo
 from modtool.sharing import share
@@ -34,11 +35,12 @@ def optimizer_mismatch(checkpoint: Checkpoint) -> Iterator[Note]:
     parameters = parameters_of(checkpoint)
     if not parameters or any(found.code == "partitioned-weights" for found in checkpoint.notes):
         return
-    for section in checkpoint.sections:
-        if section.role == "optimizer":
-            states = states_of(checkpoint, section.name)
-            for message in mismatches(states, parameters, listed(checkpoint, section.name)):
-                yield note("optimizer-mismatch", section.name, message)
+    groups = groups_of(checkpoint)
+    names = [section.name for section in checkpoint.sections if section.role == "optimizer"]
+    for name in dict.fromkeys((*names, *groups)):  # one that took no step has groups alone
+        states = states_of(checkpoint, name)
+        for message in mismatches(states, parameters, groups.get(name, 0)):
+            yield note("optimizer-mismatch", name, message)
 
 
 def parameters_of(checkpoint: Checkpoint) -> dict[str, TensorInfo]:
@@ -60,14 +62,14 @@ def states_of(checkpoint: Checkpoint, section: str) -> States:
     return states
 
 
-def listed(checkpoint: Checkpoint, section: str) -> int:
-    """How many parameters the optimizer's groups list."""
-    groups = [
-        item
-        for name, item in checkpoint.values.items()
-        if name.startswith(f"{section}.param_groups.") and name.endswith(".params")
-    ]
-    return sum(len(item) for item in groups if isinstance(item, list | tuple))
+def groups_of(checkpoint: Checkpoint) -> dict[str, int]:
+    """Name of each optimizer -> how many parameters its groups list."""
+    counts: dict[str, int] = {}
+    for name, item in checkpoint.values.items():
+        optimizer, found, rest = name.partition(".param_groups.")
+        if found and rest.endswith(".params") and isinstance(item, list | tuple):
+            counts[optimizer] = counts.get(optimizer, 0) + len(item)
+    return counts
 
 
 def mismatches(
@@ -76,10 +78,10 @@ def mismatches(
     """What does not fit, most telling first."""
     count = len(parameters)
     if len(states) > count:
-        yield f"state for {len(states):,} parameters, and the model has {count:,}"
+        yield f"state for {number_of(len(states), 'parameter')}, and the model has {count:,}"
         return
     if in_groups > count:
-        yield f"its groups list {in_groups:,} parameters, and the model has {count:,}"
+        yield f"its groups list {number_of(in_groups, 'parameter')}, and the model has {count:,}"
         return
     shaped = {key: shape_of(state) for key, state in states.items()}
     known = {key: shape for key, shape in shaped.items() if shape is not None}
@@ -100,7 +102,7 @@ def by_name(
     """States that are named as the parameters are."""
     strange = [key for key in known if key not in parameters]
     if strange:
-        yield f"state for {len(strange):,} names that the model does not have: {strange[0]}, …"
+        yield f"state for {some(strange)}, which the model does not have"
     for key, shape in known.items():
         if key in parameters and shape != parameters[key].shape:
             has = list(parameters[key].shape)
@@ -117,7 +119,7 @@ def by_shape(
         first = next(key for key, each in known.items() if each == shape)
         has = sum(each.shape == shape for each in parameters.values())
         yield (
-            f"state of shape {list(shape)} for {count + has:,} parameters (number {first} first), "
-            f"and the model has {has:,} of that shape"
+            f"state of shape {list(shape)} for {number_of(count + has, 'parameter')} "
+            f"(number {first} first), and the model has {has:,} of that shape"
         )
         return

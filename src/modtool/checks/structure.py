@@ -6,7 +6,7 @@ from modtool.names import WRAPPERS
 from modtool.notes import note
 from modtool.records import Checkpoint, Note
 
-__all__ = ["missing_metadata", "saved_in_train_mode", "some", "wrapped_names"]
+__all__ = ["missing_metadata", "number_of", "saved_in_train_mode", "some", "wrapped_names"]
 
 PREFIXES = ("module.", "_orig_mod.")
 SHOWN = 4
@@ -16,6 +16,11 @@ def some(names: list[str]) -> str:
     """The first few names."""
     more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
+
+
+def number_of(count: int, word: str) -> str:
+    """`1 name`, `2,000 names`."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
 def wrapped_names(checkpoint: Checkpoint) -> Iterator[Note]:

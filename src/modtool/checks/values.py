@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from modtool.checks.structure import some
+from modtool.checks.structure import number_of, some
 from modtool.notes import note
 from modtool.records import Checkpoint, Note, TensorInfo
 from modtool.sharing import share
@@ -133,7 +133,7 @@ def together(names: Sequence[str], facts: Known) -> Iterator[Note]:
     tiny = {index: found.subnormal for index, found in facts.items() if found.subnormal}
     if tiny:
         listed = some([f"{names[index]} ({count:,})" for index, count in tiny.items()])
-        message = f"{sum(tiny.values()):,} subnormal numbers: {listed}"
+        message = f"{number_of(sum(tiny.values()), 'subnormal number')}: {listed}"
         yield note("subnormal-values", names[next(iter(tiny))], message)
 
 
