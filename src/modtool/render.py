@@ -42,6 +42,8 @@ def bytes_text(size: int) -> str:
 
 def value_text(value: object, unit: Unit) -> str:
     """One value as a person reads it; what is not known is a dash."""
+    if isinstance(value, str):
+        return clean(value)
     if value is None:
         return "–"
     if unit == "tree" and isinstance(value, tuple):
@@ -198,26 +200,24 @@ def render_plain(report: Report) -> str:
 
 def plain_table(table: Table) -> list[str]:
     """The lines of one table, each column as wide as its widest cell."""
-    cells = [[column.title for column in table.columns]]
-    cells += [
-        [value_text(value, column.unit) for value, column in zip(row, table.columns, strict=True)]
-        for row in table.rows
+    last = len(table.columns) - 1
+    columns = [
+        plain_column(column, [row[index] for row in table.rows], is_last=index == last)
+        for index, column in enumerate(table.columns)
     ]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [plain_line(row, widths, table.columns) for row in cells]
-    if table.columns[-1].unit not in RIGHT:
-        widths[-1] = len(cells[0][-1])  # nothing follows that would have to be aligned
-    rule = "  ".join("─" * width for width in widths)
-    return [*([table.title] if table.title else []), lines[0], rule, *lines[1:]]
+    lines = ["  ".join(parts).rstrip() for parts in zip(*columns, strict=True)]
+    return [*([table.title] if table.title else []), *lines]
 
 
-def plain_line(row: Sequence[str], widths: Sequence[int], columns: Sequence[Column]) -> str:
-    """One line: numbers to the right, the rest to the left."""
-    parts = [
-        text.rjust(width) if column.unit in RIGHT else text.ljust(width)
-        for text, width, column in zip(row, widths, columns, strict=True)
-    ]
-    return "  ".join(parts).rstrip()
+def plain_column(column: Column, values: Sequence[object], *, is_last: bool) -> list[str]:
+    """The title, a rule and the cells of one column: numbers to the right, the rest to the left."""
+    texts = [column.title, *(value_text(value, column.unit) for value in values)]
+    width = max(map(len, texts))
+    right = column.unit in RIGHT
+    # Nothing follows the last column that would have to be aligned.
+    rule = "─" * (len(column.title) if is_last and not right else width)
+    padded = [text.rjust(width) if right else text.ljust(width) for text in texts]
+    return [padded[0], rule, *padded[1:]]
 
 
 RENDERERS: Mapping[str, Callable[[Report], str]] = MappingProxyType(

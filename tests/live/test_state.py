@@ -256,3 +256,21 @@ def test_a_state_dict_that_raises_is_noted() -> None:
     checkpoint = checkpoint_of(Broken(1, 1), "")
     assert [each.name for each in checkpoint.tensors] == ["weight", "bias"]
     assert checkpoint.notes[0].message == "state_dict() raised ValueError: not today"
+
+
+class Renamed(nn.Linear):
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        destination[f"{prefix}kernel"] = self.weight
+
+
+def test_a_module_that_saves_its_own_way_is_believed() -> None:
+    model = nn.Sequential(nn.Linear(2, 3), Renamed(3, 4))
+    tensors = checkpoint_of(model, "").tensors
+    assert [each.name for each in tensors] == ["0.weight", "0.bias", "1.kernel"]
+    hooked = nn.Sequential(nn.Linear(2, 3))
+
+    def keep_bias(module: Any, state: Any, *_: object) -> None:
+        del state["0.weight"]
+
+    hooked.register_state_dict_post_hook(keep_bias)
+    assert [each.name for each in checkpoint_of(hooked, "").tensors] == ["0.bias"]

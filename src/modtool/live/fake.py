@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+from torch.nn.parameter import is_lazy
 
 __all__ = ["fake_mode", "fake_tensors_only", "is_fake", "is_uninitialized", "mode_of"]
 
@@ -38,7 +38,7 @@ def is_fake(tensor: torch.Tensor) -> bool:
 
 def is_uninitialized(tensor: torch.Tensor) -> bool:
     """True for a lazy parameter or buffer, which has no shape before the first forward pass."""
-    return isinstance(tensor, UninitializedParameter | UninitializedBuffer)
+    return is_lazy(tensor)
 
 
 def mode_of(model: nn.Module) -> FakeTensorMode:

@@ -1,12 +1,13 @@
 """Which modules compute differently in train and in eval mode."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import CodeType, FunctionType
+from typing import Any
 
 from torch import nn
 
-from modtool.pickles.nn_settings import mode_sensitive
+from modtool.pickles.nn_settings import mode_rule
 
 __all__ = ["is_mode_sensitive"]
 
@@ -22,20 +23,16 @@ def is_mode_sensitive(module: nn.Module) -> bool:
     For torch's own classes this is known, by the same table that files are read with; any other
     class is where one of its methods reads an attribute called `training`.
     """
-    kind = type(module)
-    attributes = vars(module)
-    known = any(mode_sensitive(name, attributes) for name in names_known(kind))  # type: ignore[arg-type]
-    return known or reads_training(kind)  # type: ignore[arg-type]
+    kind: Any = type(module)
+    return reads_training(kind) or any(heeds(vars(module)) for heeds in rules(kind))
 
 
 @functools.cache
-def names_known(kind: type[nn.Module]) -> tuple[str, ...]:
-    """The names of a class and its bases that are torch's own."""
+def rules(kind: type[nn.Module]) -> tuple[Callable[[Mapping[str, object]], bool], ...]:
+    """What is known of a class and its bases that are torch's own."""
     names = (f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__)
-    return tuple(name for name in names if name.startswith("torch.") and name not in BARE)
-
-
-BARE = frozenset({"torch.nn.modules.module.Module", "torch.nn.modules.container.Sequential"})
+    known = (mode_rule(name) for name in names if name.startswith("torch."))
+    return tuple(rule for rule in known if rule is not None)
 
 
 @functools.cache

@@ -1,6 +1,7 @@
 """A live model as a `Checkpoint`: the same noun that a file becomes."""
 
 import ctypes
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -26,6 +27,13 @@ from modtool.records import (
 __all__ = ["checkpoint_of"]
 
 
+Modules = Mapping[str, nn.Module]
+"""Every module under each of its paths."""
+
+Entry = tuple[torch.Tensor, Role, bool]
+"""A tensor, its role, and whether `state_dict()` has it."""
+
+
 def checkpoint_of(
     model: nn.Module, target: str, *, device: str = "meta", values: bool = True
 ) -> Checkpoint:
@@ -42,8 +50,8 @@ def checkpoint_of(
         A checkpoint of format `python`. Tensors stand in the order of `state_dict()`, buffers that
         it leaves out among them. The bytes of tensors on the CPU are views of the model's own.
     """
-    modules = list(modules_by_path(model))
-    saved, failed = saved_state(model)
+    modules = dict(modules_by_path(model))
+    saved, failed = ({}, ()) if saves_as_registered(modules) else saved_state(model)
     entries = tensors_by_name(modules, saved)
     storages = Storages(device, values)
     return Checkpoint(
@@ -60,14 +68,10 @@ def checkpoint_of(
     )
 
 
-Entry = tuple[torch.Tensor, Role, bool]
-"""A tensor, its role, and whether `state_dict()` has it."""
-
-
-def nodes(modules: list[tuple[str, nn.Module]]) -> Iterator[ModuleNode]:
+def nodes(modules: Modules) -> Iterator[ModuleNode]:
     """A node for every path; a module's later paths are aliases of its first."""
     first: dict[int, str] = {}
-    for path, module in modules:
+    for path, module in modules.items():
         kind = type(module)
         known = first.setdefault(id(module), path)
         yield ModuleNode(
@@ -81,11 +85,11 @@ def nodes(modules: list[tuple[str, nn.Module]]) -> Iterator[ModuleNode]:
         )
 
 
-def tensors_by_name(
-    modules: list[tuple[str, nn.Module]], state: Mapping[str, object]
-) -> dict[str, Entry]:
+def tensors_by_name(modules: Modules, state: Mapping[str, object]) -> dict[str, Entry]:
     """Every parameter and buffer by name, in the order of `state_dict()`."""
-    registered = {name: entry for path, module in modules for name, entry in own(path, module)}
+    registered = {
+        name: entry for path, module in modules.items() for name, entry in own(path, module)
+    }
     saved = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
     if not state or list(saved) == [name for name, entry in registered.items() if entry[2]]:
         return registered
@@ -107,6 +111,26 @@ def own(path: str, module: nn.Module) -> Iterator[tuple[str, Entry]]:
         if buffer is not None:
             persistent = name not in module._non_persistent_buffers_set
             yield prefix + name, (buffer, "buffer", persistent)
+
+
+def saves_as_registered(modules: Modules) -> bool:
+    """True where `state_dict()` can hold nothing but what is registered, in that order."""
+    once = len(set(map(id, modules.values()))) == len(modules)
+    return once and all(
+        saves_plainly(type(module))  # type: ignore[arg-type]
+        and not (module._state_dict_hooks or module._state_dict_pre_hooks)
+        and "state_dict" not in vars(module)
+        for module in modules.values()
+    )
+
+
+@functools.cache
+def saves_plainly(kind: type[nn.Module]) -> bool:
+    """True for a class that leaves `state_dict()` to nn.Module."""
+    return all(getattr(kind, name) is getattr(nn.Module, name) for name in SAVING)
+
+
+SAVING = ("state_dict", "_save_to_state_dict", "get_extra_state", "__getattribute__")
 
 
 def saved_state(model: nn.Module) -> tuple[Mapping[str, object], tuple[Note, ...]]:
@@ -200,12 +224,12 @@ def bytes_in(storage: torch.UntypedStorage) -> memoryview:
     return memoryview(window).cast("B").toreadonly()
 
 
-def unregistered(modules: list[tuple[str, nn.Module]]) -> Iterator[Note]:
+def unregistered(modules: Modules) -> Iterator[Note]:
     """A note for every attribute whose container hides modules or parameters from PyTorch."""
-    known = {id(module) for _, module in modules}
-    known |= {id(each) for _, module in modules for each in module._parameters.values()}
+    known = set(map(id, modules.values()))
+    known |= {id(each) for module in modules.values() for each in module._parameters.values()}
     seen: set[int] = set()
-    for path, module in modules:
+    for path, module in modules.items():
         if id(module) in seen:
             continue
         seen.add(id(module))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
+import torch
 from torch import nn
 
 __all__ = ["every_module", "hidden_objects", "modules_by_path"]
@@ -20,24 +21,21 @@ def modules_by_path(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     while todo:
         path, module, above = todo.pop()
         yield path, module
-        if id(module) in above:
+        if not module._modules or id(module) in above:
             continue
-        inside = above | {id(module)}
-        children = [
-            (f"{path}.{name}" if path else name, child, inside)
-            for name, child in module._modules.items()
+        prefix, inside = f"{path}." if path else "", above | {id(module)}
+        todo.extend(
+            (prefix + name, child, inside)
+            for name, child in reversed(module._modules.items())
             if child is not None
-        ]
-        todo.extend(reversed(children))
+        )
 
 
 def hidden_objects(module: nn.Module) -> Iterator[tuple[str, nn.Module | nn.Parameter]]:
     """Modules and parameters that a module keeps in plain containers, with the attribute's name."""
-    attributes = vars(module)
-    if attributes.keys() <= BOOKKEEPING:
-        return
-    for name, value in list(attributes.items()):
-        if isinstance(value, CONTAINERS) and value and name not in BOOKKEEPING:
+    own = [(name, value) for name, value in vars(module).items() if name not in BOOKKEEPING]
+    for name, value in own:
+        if isinstance(value, CONTAINERS) and value:
             for found in contents(value, set()):
                 yield name, found
 
@@ -49,10 +47,12 @@ def contents(container: object, seen: set[int]) -> Iterator[nn.Module | nn.Param
     seen.add(id(container))
     values = container.values() if isinstance(container, Mapping) else container
     for value in list(values):  # type: ignore[call-overload]
-        if isinstance(value, nn.Module | nn.Parameter):
-            yield value
-        elif isinstance(value, CONTAINERS):
+        if isinstance(value, CONTAINERS):
             yield from contents(value, seen)
+        elif isinstance(value, nn.Module) or (
+            isinstance(value, torch.Tensor) and isinstance(value, nn.Parameter)
+        ):
+            yield value
 
 
 def every_module(model: nn.Module) -> list[nn.Module]:

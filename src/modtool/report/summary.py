@@ -3,17 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from types import MappingProxyType
 
 from modtool.records import Checkpoint, ModuleNode, TensorInfo
 from modtool.report.columns import chosen
+from modtool.report.figures import Figures, ancestors, module_figures
 from modtool.report.tables import Column, Report, Table
-from modtool.report.totals import (
-    Totals,
-    closing_line,
-    sections_document,
-    simple_totals,
-    totals_of,
-)
+from modtool.report.totals import closing_line, sections_document, totals_of
 from modtool.sharing import Sharing, share
 
 __all__ = ["summary_report"]
@@ -106,7 +102,7 @@ def document(checkpoint: Checkpoint) -> dict[str, object]:
     }
 
 
-def module_document(node: ModuleNode, figures: "Figures") -> dict[str, object]:
+def module_document(node: ModuleNode, figures: Figures) -> dict[str, object]:
     return {
         "path": node.path,
         "type": node.type,
@@ -145,46 +141,6 @@ def tensors_document(tensors: Sequence[TensorInfo], sharing: Sharing) -> list[di
 # -- modules -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """Elements and bytes of one module: `own` its own, the others with everything below it."""
-
-    parameters: int
-    trainable: int | None
-    own: int
-    nbytes: int
-
-
-def module_figures(
-    modules: Sequence[ModuleNode], tensors: Sequence[TensorInfo]
-) -> dict[str, Figures]:
-    """The figures of each path; a tensor under two modules counts in both, once in each."""
-    below: dict[str, list[TensorInfo]] = {node.path: [] for node in modules}
-    for tensor in tensors:
-        for path in ancestors(tensor.name):
-            if path in below:
-                below[path].append(tensor)
-    repeated = any(first is not None for first in share(tensors).first)
-    measure = totals_of if repeated else simple_totals
-    return {path: figures(path, held, measure) for path, held in below.items()}
-
-
-def ancestors(name: str) -> list[str]:
-    """`a.b.weight` -> "", `a`, `a.b`: the modules that hold a tensor."""
-    parts = name.split(".")
-    return ["", *(".".join(parts[:end]) for end in range(1, len(parts)))]
-
-
-def figures(
-    path: str, held: Sequence[TensorInfo], measure: Callable[[Sequence[TensorInfo]], Totals]
-) -> Figures:
-    """The figures of the module at `path`, which holds these tensors."""
-    totals = measure(held)
-    level = path.count(".") + 1 if path else 0
-    own = measure([tensor for tensor in held if tensor.name.count(".") == level])
-    return Figures(totals.total, totals.trainable, own.total, totals.bytes)
-
-
 def module_table(
     modules: Sequence[ModuleNode],
     tensors: Sequence[TensorInfo],
@@ -198,12 +154,14 @@ def module_table(
     for tensor in tensors:
         own.setdefault(tensor.name.rpartition(".")[0], []).append(tensor)
     measured = module_figures(modules, tensors)
-    rows = [
-        module_row(node, measured[node.path], own.get(node.path, ()), columns)
+    cells = [MODULE_CELLS[column.key] for column in columns]
+    lines = (
+        Line(node, measured[node.path], own.get(node.path, ()))
         for node in modules
         if depth is None or node.depth <= depth
-    ]
-    return without_empty(Table(columns, tuple(rows))) if not keys else Table(columns, tuple(rows))
+    )
+    table = Table(columns, tuple(tuple(cell(line) for cell in cells) for line in lines))
+    return table if keys else without_empty(table)
 
 
 def without_empty(table: Table) -> Table:
@@ -220,25 +178,13 @@ def without_empty(table: Table) -> Table:
     )
 
 
-def module_row(
-    node: ModuleNode, figures: Figures, own: Sequence[TensorInfo], columns: Sequence[Column]
-) -> tuple[object, ...]:
-    mode = {True: "train", False: "eval", None: None}[node.training]
-    values: Mapping[str, object] = {
-        "module": (node.depth, module_label(node)),
-        "path": node.path,
-        "type": node.type,
-        "settings": node.settings,
-        "shape": ", ".join(f"{last_name(tensor)} {list(tensor.shape)}" for tensor in own),
-        "dtype": ", ".join(dict.fromkeys(tensor.dtype for tensor in own)),
-        "parameters": figures.parameters,
-        "trainable": figures.trainable,
-        "own_parameters": figures.own,
-        "bytes": figures.nbytes,
-        "mode": mode if node.mode_sensitive else "",
-        "training": node.training,
-    }
-    return tuple(values[column.key] for column in columns)
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What a row of the module table is made of: the module, its figures, its own tensors."""
+
+    node: ModuleNode
+    figures: Figures
+    own: Sequence[TensorInfo]
 
 
 def last_name(tensor: TensorInfo) -> str:
@@ -253,6 +199,33 @@ def module_label(node: ModuleNode) -> str:
     name = f"({node.path.rpartition('.')[2]}): " if node.path else ""
     again = f" = {node.alias_of or '(root)'}" if node.alias_of is not None else ""
     return f"{name}{node.type}({' '.join(node.settings.split())}){again}"
+
+
+def mode_of(node: ModuleNode) -> str | None:
+    """`train` or `eval` for a module that heeds it."""
+    if not node.mode_sensitive:
+        return ""
+    return None if node.training is None else "train" if node.training else "eval"
+
+
+MODULE_CELLS: Mapping[str, Callable[[Line], object]] = MappingProxyType(
+    {
+        "module": lambda line: (line.node.depth, module_label(line.node)),
+        "path": lambda line: line.node.path,
+        "type": lambda line: line.node.type,
+        "settings": lambda line: line.node.settings,
+        "shape": lambda line: ", ".join(
+            f"{last_name(tensor)} {list(tensor.shape)}" for tensor in line.own
+        ),
+        "dtype": lambda line: ", ".join(dict.fromkeys(tensor.dtype for tensor in line.own)),
+        "parameters": lambda line: line.figures.parameters,
+        "trainable": lambda line: line.figures.trainable,
+        "own_parameters": lambda line: line.figures.own,
+        "bytes": lambda line: line.figures.nbytes,
+        "mode": lambda line: mode_of(line.node),
+        "training": lambda line: line.node.training,
+    }
+)
 
 
 # -- tensors -----------------------------------------------------------------------------------

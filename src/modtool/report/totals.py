@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 
 from modtool.records import Checkpoint, TensorInfo
 from modtool.report.tables import Report, Total
-from modtool.sharing import element_bits, share, stored_elements
+from modtool.sharing import element_bits, share
 
-__all__ = ["Totals", "count_report", "simple_totals", "totals_of"]
+__all__ = ["Totals", "bytes_stored", "count_report", "totals_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +33,10 @@ class Totals:
 
 def totals_of(tensors: Sequence[TensorInfo]) -> Totals:
     """The totals of some tensors; all numbers count elements but `bytes` and `tensors`."""
-    return add_up(tensors, share(tensors).fresh)
-
-
-def simple_totals(tensors: Sequence[TensorInfo]) -> Totals:
-    """The totals of tensors of which no two share an element."""
-    return add_up(tensors, [stored_elements(tensor) for tensor in tensors])
-
-
-def add_up(tensors: Sequence[TensorInfo], fresh: Sequence[int]) -> Totals:
-    """The totals, where `fresh` says how many elements of each tensor count."""
     total = trainable = buffers = size = 0
     recorded = True
-    for tensor, elements in zip(tensors, fresh, strict=True):
-        whole = elements == tensor.numel
-        size += tensor.nbytes if whole else elements * element_bits(tensor) // 8
+    for tensor, elements in zip(tensors, share(tensors).fresh, strict=True):
+        size += bytes_stored(tensor, elements)
         if tensor.role == "buffer":
             buffers += elements
             continue
@@ -57,6 +46,12 @@ def add_up(tensors: Sequence[TensorInfo], fresh: Sequence[int]) -> Totals:
     known = trainable if recorded else None
     frozen = total - trainable if recorded else None
     return Totals(total, known, frozen, buffers, size, len(tensors))
+
+
+def bytes_stored(tensor: TensorInfo, elements: int) -> int:
+    """Bytes of so many elements of a tensor."""
+    whole = elements == tensor.numel
+    return tensor.nbytes if whole else elements * element_bits(tensor) // 8
 
 
 def size_of(tensors: Iterable[TensorInfo]) -> int:

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from modtool.pickles.nn_settings.names import room_and_class
 from modtool.pickles.plain import mapping_of
 
-__all__ = ["mode_sensitive"]
+__all__ = ["mode_rule", "mode_sensitive"]
 
 Attributes = Mapping[str, object]
 
@@ -21,9 +21,14 @@ def mode_sensitive(class_name: str, attributes: Attributes) -> bool:
         class_name: Qualified: `torch.nn.modules.dropout.Dropout`.
         attributes: The module's `__dict__`, live or as it was read from a pickle.
     """
-    room, name = room_and_class(class_name)
-    heeds = MODES.get(f"{room}:{name}")
+    heeds = mode_rule(class_name)
     return heeds is not None and heeds(attributes)
+
+
+def mode_rule(class_name: str) -> Callable[[Attributes], bool] | None:
+    """What tells, from a module's attributes, whether it heeds the mode; None: it never does."""
+    room, name = room_and_class(class_name)
+    return MODES.get(f"{room}:{name}")
 
 
 def always(attributes: Attributes) -> bool:
