@@ -45,7 +45,7 @@ def default_dtype(
 
 def starts_with_embedding(model: nn.Module) -> bool:
     """True when the first module without children is an embedding."""
-    leaf = next((each for each in model.modules() if not any(each.children())), None)
+    leaf = next((each for each in model.modules() if next(each.children(), None) is None), None)
     return isinstance(leaf, nn.Embedding | nn.EmbeddingBag)
 
 

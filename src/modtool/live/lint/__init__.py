@@ -34,7 +34,7 @@ Check = Callable[[Subject], Iterator[Note]]
 
 def unregistered_modules(subject: Subject) -> Iterator[Note]:
     """Modules and parameters that plain containers hide from PyTorch."""
-    return unregistered(list(subject.paths))
+    return unregistered(dict(subject.paths))
 
 
 STRUCTURE: tuple[Check, ...] = (
