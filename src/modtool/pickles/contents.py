@@ -20,6 +20,7 @@ __all__ = ["Contents", "contents_of"]
 
 # The key under which `modtool freeze` records name -> bool in a training checkpoint.
 REQUIRES_GRAD = "requires_grad"
+MAX_SECTION_NAME = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +147,8 @@ class Walk:
 
     def section(self, value: object, section: str | None, role: str) -> None:
         """Take the tensors of one section, and what plain values lie beside them."""
+        if len(section or "") > MAX_SECTION_NAME:
+            raise UnsafeFileError(f"a section whose name has {len(section or ''):,} characters")
         if module_parts(value) is not None:
             walk = ModuleWalk(self.places.tensors)
             for found in walk.walk(value):

@@ -13,6 +13,7 @@ MAX_TEXT = 10_000
 # What one showing may cost: one for each value, and one for each sixteen characters of text.
 MAX_COST = 500_000
 COST_OF_TEXT = 16
+MAX_KEY_BREADTH = 100
 
 
 def display(value: object) -> object:
@@ -77,5 +78,7 @@ def key_text(key: object) -> str:
         return key
     if isinstance(key, tuple) and all(isinstance(part, str | int) for part in key):
         return ".".join(map(str, key))
+    if isinstance(key, Call) and breadth(key) > MAX_KEY_BREADTH:
+        return f"<{key.made}>"
     found = Display().leaf(plain(key))
     return str(found) if isinstance(found, str | int | float | None) else "…"

@@ -24,6 +24,7 @@ MAX_COLLIDING_KEYS = 4000
 FREE_BITS = 60
 # An empty set takes 200 bytes of memory for its one byte in the file.
 MAX_SETS = 200_000
+MAX_GLOBAL = 500
 
 TEXTS = frozenset({str, bytes})
 MUTABLE = frozenset({list, dict, set, bytearray})
@@ -165,6 +166,8 @@ class Machine:
         """The symbol of a name: the same one each time."""
         found = self.globals.get((module, name))
         if found is None:
+            if len(module) + len(name) > MAX_GLOBAL:
+                raise UnsafeFileError("a name to import of hundreds of characters")
             found = self.globals[module, name] = Global(module, name)
         return found
 

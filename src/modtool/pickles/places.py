@@ -22,6 +22,7 @@ MAX_NAME = 2000
 FREE_NAMES = 20_000
 NAMES_OF_A_TENSOR = 4
 FREE_CHARACTERS = 1_000_000
+FREE_STEPS = 500_000
 
 LEAVES = frozenset({str, int, float, bool, bytes, bytearray, type(None), Global})
 
@@ -34,7 +35,7 @@ class Places:
 
     def __init__(self, root: object, tensors: Tensors, budget: int) -> None:
         self.tensors = tensors
-        self.steps = budget // 4
+        self.steps = FREE_STEPS + budget // 32
         self.characters = FREE_CHARACTERS + budget // 8
         self.names = FREE_NAMES
         self.holders: set[int] = set()

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from modtool.errors import CorruptFileError
-from modtool.pickles.plain import mapping_of
+from modtool.pickles.plain import breadth, mapping_of
 from modtool.pickles.symbols import Call, Global
 from modtool.pickles.torch_values import BITS, TensorFacts, device_named, dtype_named, numbers
 
@@ -87,11 +87,15 @@ def refuse_replacement(state: object) -> None:
 
     Source: `torch._utils._set_obj_state`.
     """
-    for part in state if isinstance(state, tuple) else (state,):
-        if any(isinstance(key, str) and key in REPLACING for key in mapping_of(part) or ()):
+    for part in state[:2] if isinstance(state, tuple) else (state,):
+        if isinstance(part, Call) and breadth(part) > MAX_ATTRIBUTES:
+            raise CorruptFileError("a tensor with too many attributes")
+        attributes = mapping_of(part) or {}
+        if any(name in attributes for name in REPLACING):
             raise CorruptFileError("a tensor whose attributes replace its data")
 
 
+MAX_ATTRIBUTES = 10_000
 REPLACING = frozenset({"data", "requires_grad", "__class__", "__dict__"})
 
 
@@ -103,10 +107,13 @@ def uninitialized(
     )
 
 
-def rebuild_sparse(tensors: "Tensors", layout: object, data: tuple[object, ...]) -> TensorFacts:
+def rebuild_sparse(tensors: "Tensors", layout: object, data: object) -> TensorFacts:
     # coo: (indices, values, size[, is_coalesced]); compressed: (outer, inner, values, size)
     name = sparse_layout(layout)
-    parts, size = (data[:2], data[2]) if name == "sparse_coo" else (data[:3], data[3])
+    count = 2 if name == "sparse_coo" else 3
+    if not isinstance(data, tuple) or len(data) not in (count + 1, count + 2):
+        raise CorruptFileError(f"a {name} tensor of {type(data).__name__}")
+    parts, size = data[:count], data[count]
     facts = [tensors.facts(part) for part in parts]
     if any(part is None for part in facts):
         raise CorruptFileError(f"a {name} tensor whose parts are no tensors")
@@ -117,7 +124,7 @@ def rebuild_sparse(tensors: "Tensors", layout: object, data: tuple[object, ...])
     return TensorFacts(known[-1].dtype, shape, layout=name, device=device, stored_bytes=stored)
 
 
-def rebuild_sparse_csr(tensors: "Tensors", data: tuple[object, ...]) -> TensorFacts:
+def rebuild_sparse_csr(tensors: "Tensors", data: object) -> TensorFacts:
     return rebuild_sparse(tensors, "torch.sparse_csr", data)
 
 
@@ -127,7 +134,13 @@ def sparse_layout(value: object) -> str:
         value = value.arguments[0]
     if isinstance(value, Global):
         value = value.name
-    return value.removeprefix("torch.") if isinstance(value, str) else "sparse"
+    name = value.removeprefix("torch.") if isinstance(value, str) else ""
+    if name not in SPARSE_LAYOUTS:
+        raise CorruptFileError("a sparse tensor of an unknown layout")
+    return name
+
+
+SPARSE_LAYOUTS = ("sparse_coo", "sparse_csr", "sparse_csc", "sparse_bsr", "sparse_bsc")
 
 
 def nbytes(facts: TensorFacts) -> int:
@@ -142,7 +155,8 @@ def rebuild_nested(
     if data is None or shapes is None:
         raise CorruptFileError("a nested tensor whose parts are no tensors")
     # The inner sizes are data, not header: only the number of components is known here.
-    return data._replace(shape=shapes.shape[:1], layout="nested", stored_bytes=nbytes(data))
+    stored = nbytes(data)
+    return data._replace(shape=shapes.shape[:1], stride=None, layout="nested", stored_bytes=stored)
 
 
 def rebuild_meta(
@@ -174,9 +188,11 @@ def rebuild_wrapper(
 
 
 def rebuild_from_type(
-    tensors: "Tensors", function: object, cls: object, arguments: tuple[object, ...], state: object
+    tensors: "Tensors", function: object, cls: object, arguments: object, state: object
 ) -> TensorFacts | None:
     refuse_replacement(state)
+    if type(arguments) is not tuple:
+        raise CorruptFileError("call arguments that are no tuple")
     return tensors.rebuilt(Call(function, arguments))  # no call of the file's: not to be remembered
 
 

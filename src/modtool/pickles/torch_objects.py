@@ -44,6 +44,7 @@ class Tensors:
         self.known: dict[int, TensorFacts | None] = {}
         self.located: dict[int, tuple[StorageId, Storage] | None] = {}
         self.dtypes: dict[str, str] = {}
+        self.key_type: type | None = None
 
     def facts(self, value: object) -> TensorFacts | None:
         """What a value says of a tensor; None when it is no tensor."""
@@ -90,6 +91,7 @@ class Tensors:
         if identifier is None:
             return None
         check_view(identifier)
+        self.check_key(symbol)
         if identifier.numel:
             dtype = self.dtypes.setdefault(identifier.key, identifier.dtype)
             if dtype != identifier.dtype:
@@ -97,6 +99,14 @@ class Tensors:
                     f"storage {identifier.key} is {dtype} and {identifier.dtype} at once"
                 )
         return identifier, self.storages(identifier)
+
+    def check_key(self, symbol: object) -> None:
+        """Refuse keys of two types: for `torch.load`, 0 and "0" are two storages of one record."""
+        if isinstance(symbol, PersistentId) and isinstance(symbol.value, tuple):
+            kind = type(symbol.value[2])
+            self.key_type = self.key_type or kind
+            if kind is not self.key_type:
+                raise CorruptFileError("storages whose keys are text and numbers at once")
 
     def bare_storage(self, symbol: PersistentId) -> TensorFacts | None:
         """A storage that stands on its own, as a tensor of one dimension."""

@@ -31,6 +31,7 @@ UNTYPED = "uint8"
 UNTYPED_STORAGES = frozenset({"torch.UntypedStorage", "torch.storage.UntypedStorage"})
 MAX_DIMENSIONS = 64
 MAX_NUMBER = 2**63
+MAX_TEXT = 200
 INTEGERS = frozenset({int})
 BITS: Mapping[str, int] = {dtype.name: dtype.bits for dtype in DTYPES.values()}
 
@@ -74,6 +75,8 @@ def storage_id(symbol: object) -> StorageId | None:
     if not dtype or type(key) not in (str, int) or not isinstance(location, str):
         name = cls.qualified if isinstance(cls, Global) else type(cls).__name__
         raise CorruptFileError(f"a storage of an unknown kind: {name}")
+    if len(str(key)) > MAX_TEXT or len(location) > MAX_TEXT:
+        raise CorruptFileError("a storage whose key or device is no name")
     if type(numel) is not int or not 0 <= numel < MAX_NUMBER:
         raise CorruptFileError(f"storage {key}: an impossible number of elements")
     view = value[5] if len(value) == 6 else None
@@ -173,4 +176,4 @@ def dtype_named(value: object) -> str:
 def device_named(value: object) -> str:
     """`cuda:0` from `torch.device('cuda', 0)` or from the text itself."""
     named = device(value) if isinstance(value, Call) and value.callee == "torch.device" else value
-    return named if isinstance(named, str) else "unknown"
+    return named if isinstance(named, str) and len(named) <= MAX_TEXT else "unknown"
