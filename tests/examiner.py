@@ -21,8 +21,7 @@ MEGABYTES = 300
 
 DRIVER = """
 import json, os, resource, sys, tempfile
-import modtool.cli
-from modtool.cli import run
+from modtool.cli import main
 import modtool.report, modtool.render, modtool.formats
 
 def child(arguments, out, err):
@@ -32,7 +31,11 @@ def child(arguments, out, err):
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sys.stdout = os.fdopen(1, "w", closefd=False)
     sys.stderr = os.fdopen(2, "w", closefd=False, errors="surrogateescape")
-    code = run(arguments)
+    sys.argv = ["modtool", *arguments]
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -1,7 +1,9 @@
 """torch.package archives, written by torch itself, with a package that is gone afterwards."""
 
 import importlib
+import pickle
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -12,7 +14,7 @@ from torch import fx, nn
 from torch.package import package_exporter
 from torch.package.package_exporter import PackageExporter
 
-from modtool.errors import UnknownFormatError
+from modtool.errors import CorruptFileError, UnknownFormatError
 from modtool.formats import open_checkpoint
 from modtool.pickles.callables import findings, weights_only_of
 from modtool.records import CallableUse, Section
@@ -142,4 +144,14 @@ def test_an_archive_of_something_else_is_named(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a/b.txt", "hello")
     with pytest.raises(UnknownFormatError, match="a zip archive"):
+        open_checkpoint(str(path))
+
+
+def test_a_member_outside_of_the_root_is_refused(tmp_path: Path) -> None:
+    """Found by fuzzing. torch, too, wants all members in the folder of the first one."""
+    path = tmp_path / "x.pt"
+    with zipfile.ZipFile(path, "w") as made:
+        made.writestr("x/.data/extern_modules", "torch")
+        made.writestr("y/model.pkl", pickle.dumps(1, 2))
+    with pytest.raises(CorruptFileError, match=r"'y/model\.pkl' lies outside of the folder"):
         open_checkpoint(str(path))

@@ -7,7 +7,7 @@ The storages of all pickles lie in `.data/`, TorchScript modules in `.data/ts_co
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from modtool.errors import UnsafeFileError
+from modtool.errors import CorruptFileError, UnsafeFileError
 from modtool.formats.archive_storages import (
     ArchiveStorages,
     archive_root,
@@ -100,6 +100,8 @@ class Package:
     def names(self) -> Iterator[str]:
         """What is inside, without the root folder and the package's own records."""
         for name in self.directory.members:
+            if not name.startswith(f"{self.root}/"):
+                raise CorruptFileError(f"member {name!r} lies outside of the folder {self.root!r}")
             inner = name.removeprefix(f"{self.root}/")
             if not inner.startswith(".data/") and inner not in ("version", "byteorder"):
                 yield inner

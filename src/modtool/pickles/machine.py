@@ -18,10 +18,12 @@ MAX_KEY_PARTS = 1000
 FREE_PARTS = 10_000
 # Equal texts are compared byte by byte each time one of them is looked up.
 LONG_KEY = 256
-# Numbers of more than 60 bits in all, alone or in a tuple, can be chosen so that their hashes
-# collide, which makes a dict of them quadratic. The hashes of texts cannot: they are salted.
+# Numbers of more than 60 bits in all in a tuple, and of more than 64 alone, can be chosen so that
+# the hashes of any many collide, which makes a dict of them quadratic. The hashes of texts cannot:
+# they are salted. Identifiers of 64 bits are ordinary keys.
 MAX_COLLIDING_KEYS = 4000
 FREE_BITS = 60
+FREE_BITS_ALONE = 64
 # An empty set takes 200 bytes of memory for its one byte in the file.
 MAX_SETS = 200_000
 MAX_GLOBAL = 500
@@ -238,6 +240,17 @@ class Machine:
         else:
             raise CorruptFileError("items for something that has none")
 
+    def set_item(self, target: object, key: object, value: object) -> None:
+        """The same for one key, as protocol 0 has it for every key."""
+        if type(target) is not dict:
+            self.set_items(target, [key, value])
+            return
+        if key is not None and (type(key) is not str or len(key) >= LONG_KEY):
+            self.check_key(key)
+        if id(target) in self.given:
+            self.check_mutable(target)
+        target[key] = value
+
     def append(self, target: object, items: list[object]) -> None:
         """Append to a list, or to a call whose result is one."""
         if type(target) is list:
@@ -273,7 +286,8 @@ class Machine:
         if TEXTS.issuperset(map(type, keys)) and max(map(len, keys), default=0) < LONG_KEY:  # type: ignore[arg-type]
             return
         for key in keys:
-            self.check_key(key)
+            if key is not None:
+                self.check_key(key)
 
     def check_key(self, key: object) -> None:
         """Refuse one key that cannot be hashed, or compared, in bounded time."""
@@ -295,6 +309,6 @@ class Machine:
         self.key_parts += parts
         if self.key_parts > FREE_PARTS + 4 * (self.position - self.start):
             raise UnsafeFileError("dictionary keys of too many parts")
-        self.colliding_keys += bits > FREE_BITS
+        self.colliding_keys += bits > (FREE_BITS if parts > 1 else FREE_BITS_ALONE)
         if self.colliding_keys > MAX_COLLIDING_KEYS:
             raise UnsafeFileError("too many large numbers as dictionary keys")

@@ -137,7 +137,7 @@ def op_appends(machine: Machine) -> None:
 def op_setitem(machine: Machine) -> None:
     value = machine.stack.pop()
     key = machine.stack.pop()
-    machine.set_items(machine.stack[-1], [key, value])
+    machine.set_item(machine.stack[-1], key, value)
 
 
 def op_setitems(machine: Machine) -> None:

@@ -16,6 +16,8 @@ from modtool.pickles.opcodes import OPCODES
 __all__ = ["Pickle", "read_pickle"]
 
 MAX_OPCODES = 100_000_000
+# Each level of a nested object has one mark open, and pickle writes a few thousand levels at most.
+MAX_MARKS = 50_000
 
 unpack_count = struct.Struct("<I").unpack_from
 
@@ -89,6 +91,7 @@ def run(machine: Machine) -> Pickle:
     frequency, because a call for each would double the time; the others are in `OPCODES`.
     """
     data, memo, position, stack = machine.data, machine.memo, machine.position, machine.stack
+    metastack = machine.metastack
     memoizes = False
     for _ in range(MAX_OPCODES):
         machine.position = position
@@ -114,11 +117,13 @@ def run(machine: Machine) -> Pickle:
                 raise CorruptFileError("it ends too early")
             stack.append(text.decode("utf-8", "surrogatepass"))
         elif opcode == 0x28:  # MARK
-            machine.metastack.append(stack)
+            if len(metastack) == MAX_MARKS:
+                raise UnsafeFileError("its object is nested too deeply")
+            metastack.append(stack)
             machine.stack = stack = []
         elif opcode == 0x74:  # TUPLE
             items = tuple(stack)
-            machine.stack = stack = machine.metastack.pop()
+            machine.stack = stack = metastack.pop()
             stack.append(items)
         elif opcode == 0x52:  # REDUCE
             arguments = stack.pop()
