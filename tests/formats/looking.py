@@ -4,16 +4,18 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
-from modtool.checks import check_checkpoint
+from modtool.api.checking import check as check_target
 from modtool.diff import Options, compare_structure
 from modtool.errors import ModtoolError
 from modtool.formats import open_checkpoint
 from modtool.plan import FORMS, check, freeze, plan_conversion, plan_rewrite
 from modtool.records import Checkpoint
 from modtool.render import RENDERERS
-from modtool.report import Report, count_report, summary_report
 from modtool.report.differences import differences_report
 from modtool.report.findings import check_report
+from modtool.report.summary import summary_report
+from modtool.report.tables import Report
+from modtool.report.totals import count_report
 
 __all__ = ["look_at", "plan_all"]
 
@@ -24,7 +26,7 @@ def look_at(path: Path) -> Checkpoint:
     draw(summary_report(checkpoint), *RENDERERS)
     draw(summary_report(checkpoint, tensors=True), "table")
     draw(count_report(checkpoint), "csv")
-    draw(check_report(checkpoint, check_checkpoint(checkpoint)), "json", "table")
+    draw(check_report([check_target(str(path))]), "json", "table")
     draw(differences_report(compare_structure(checkpoint, checkpoint, Options())), "json", "table")
     return checkpoint
 
