@@ -36,8 +36,7 @@ def test_modules_that_are_never_called_are_told() -> None:
         (
             "never-called",
             "head",
-            "is built and never called, in train mode or in eval mode; call it in forward, or take "
-            "it out (1 more like it: drop)",
+            "is built and never called, in train mode or in eval mode (1 more like it: drop)",
         )
     ]
     assert told(Unused(calls=True), "2,4") == []
@@ -82,13 +81,13 @@ def test_parameters_that_no_gradient_reaches_are_told() -> None:
             "unused-parameters",
             "body",
             "no gradient reaches body.weight, body.bias: an optimizer leaves it as it is, and "
-            "DistributedDataParallel refuses it; use it in forward, or freeze it",
+            "DistributedDataParallel refuses it",
         ),
         (
             "unused-parameters",
             "temperature",
             "no gradient reaches this parameter: an optimizer leaves it as it is, and "
-            "DistributedDataParallel refuses it; use it in forward, or freeze it",
+            "DistributedDataParallel refuses it",
         ),
     ]
     assert told(Detached(detaches=False), "2,4") == []
@@ -108,8 +107,7 @@ def test_an_output_without_any_gradient_is_told() -> None:
         (
             "no-gradient",
             "",
-            "no output depends on a trainable parameter; look for detach(), no_grad() or an "
-            "integer output",
+            "no output depends on a trainable parameter",
         )
     ]
     assert told(Arguing().requires_grad_(False), "2,4") == []
@@ -147,8 +145,7 @@ def test_functional_dropout_that_ignores_the_mode_is_told() -> None:
     assert dropped == (
         "dropout-in-eval",
         "0",
-        f"dropout at {HERE}:{line} drops elements with probability 0.3 in eval mode too; pass "
-        "training=self.training",
+        f"dropout at {HERE}:{line} drops elements with probability 0.3 in eval mode too",
     )
     assert varying[:2] == ("varying-output", "0")
     assert told(nn.Sequential(Dropping("heeds")), "2,4") == []
@@ -159,7 +156,7 @@ def test_functional_dropout_that_ignores_the_mode_is_told() -> None:
 def test_attention_that_drops_in_eval_mode_is_told() -> None:
     (code, where, message), _ = told(Dropping("attention"), "1,2,4")
     assert (code, where) == ("dropout-in-eval", "")
-    assert message.endswith("in eval mode too; pass dropout_p=p if self.training else 0.0")
+    assert message.endswith("drops elements with probability 0.3 in eval mode too")
     assert told(Dropping("heeding attention"), "1,2,4") == []
 
 
@@ -189,10 +186,7 @@ def test_a_forward_that_varies_in_eval_mode_is_told_where_it_begins() -> None:
     ((code, where, message),) = told(model, "2,4")
     assert (code, where) == ("varying-output", "1")
     assert message.startswith("in eval mode, on the same inputs, its outputs differ by up to ")
-    assert message.endswith(
-        "something here is drawn at random, or kept from one pass to the next; do so if "
-        "self.training alone"
-    )
+    assert message.endswith(" of the largest element")
     assert told(nn.Sequential(nn.Linear(4, 4), Noisy(noisy=False), nn.ReLU()), "2,4") == []
 
 
@@ -214,7 +208,7 @@ class Normed(nn.Module):
         return self.norm(x) + x if self.twice else self.norm(x)
 
 
-BIAS = "norm subtracts the mean of what it is given, this bias with it; build it with bias=False"
+BIAS = "norm subtracts the mean of what it is given, this bias with it"
 
 
 def test_a_bias_before_batch_norm_is_told() -> None:
@@ -238,8 +232,7 @@ def test_a_batch_norm_that_is_given_one_value_is_told() -> None:
         (
             "single-value-batchnorm",
             "1",
-            "given [1, 4], one value of each channel, it raises in train mode; give batches of two "
-            "or more, and DataLoader(drop_last=True) where the last may be smaller",
+            "given [1, 4], one value of each channel, it raises in train mode",
         )
     ]
     assert told(model, "2,4") == []
@@ -251,7 +244,7 @@ def test_a_forward_that_fails_is_told_with_its_place() -> None:
     ((code, where, message),) = told(model, "2,4")
     assert (code, where) == ("forward-failed", "1")
     assert message.startswith("in eval mode the forward pass fails, which was given [2, 4]: Runti")
-    assert message.endswith("; `modtool trace --mode eval` shows what led there")
+    assert "mat1 and mat2 shapes cannot be multiplied" in message
 
 
 class FailsInTraining(nn.Module):

@@ -46,9 +46,9 @@ def test_what_stands_before_init_is_told_with_its_line(written: Path, statement:
     assert found is not None
     assert (found.code, found.level, found.where) == ("before-module-init", "error", "model.py:7")
     assert found.message == (
-        f"`{statement}` runs before Module.__init__(), without which nothing can be registered; "
-        "move super().__init__() to the top of Net.__init__"
+        f"`{statement}` runs before Module.__init__(), without which nothing can be registered"
     )
+    assert found.remedy == "move super().__init__() to the top of Net.__init__"
     assert told(written, FIRST, statement.replace("print", "lambda *_: None")) == []
 
 
@@ -57,7 +57,7 @@ def test_a_constructor_that_never_calls_init_is_told_so(written: Path) -> None:
         told(written, "self.fc = nn.Linear(2, 2)")
     found = construction_note(caught.value)
     assert found is not None
-    assert found.message.endswith("begin with super().__init__() in Net.__init__")
+    assert found.remedy == "begin with super().__init__() in Net.__init__"
 
 
 def test_a_model_without_init_that_can_be_built_is_told(written: Path) -> None:
@@ -66,7 +66,7 @@ def test_a_model_without_init_that_can_be_built_is_told(written: Path) -> None:
             "before-module-init",
             "",
             "Net was built without Module.__init__(): it has no parameters, and every use of it "
-            "fails; begin with super().__init__() in Net.__init__",
+            "fails",
         )
     ]
 
@@ -85,8 +85,7 @@ def test_what_a_second_init_throws_away_is_told(written: Path) -> None:
         (
             "lost-at-init",
             "fc",
-            "`fc` is set at model.py:8, and lost in line 9, where Module.__init__() begins anew; "
-            "call super().__init__() first, and once",
+            "`fc` is set at model.py:8, and lost in line 9, where Module.__init__() begins anew",
         )
     ]
     assert told(written, FIRST, "self.fc = nn.Linear(2, 2)", "self.out = nn.ReLU()") == []
@@ -107,8 +106,7 @@ def test_a_child_that_is_set_twice_is_told(written: Path) -> None:
         (
             "assigned-twice",
             "a",
-            "`a` is set at model.py:8 and again in line 9, and the first one is lost; give one of "
-            "them another name",
+            "`a` is set at model.py:8 and again in line 9, and the first one is lost",
         )
     ]
     assert told(written, FIRST, "self.a = nn.Linear(2, 2)", "self.b = nn.Linear(2, 2)") == []

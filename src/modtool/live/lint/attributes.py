@@ -75,7 +75,7 @@ def plain_tensor_note(where: str, name: str, tensors: list[torch.Tensor], *, is_
     else:
         lack = "to() does not move it, and state_dict() does not save it"
         proper = f"self.register_buffer({name!r}, …)" if is_one else "register each as a buffer"
-    return note("plain-tensor", where, f"`{name}` is {what}: {lack}; {proper}")
+    return note("plain-tensor", where, f"`{name}` is {what}: {lack}", proper)
 
 
 def shadowed_names(subject: Subject) -> Iterator[Note]:
@@ -91,7 +91,7 @@ def shadowed_names(subject: Subject) -> Iterator[Note]:
                 if hider:
                     message = (
                         f"{hider} hides the {kind} `{name}`: `self.{name}` does not give what is "
-                        f"registered, and what state_dict() saves; rename one of the two"
+                        "registered, and what state_dict() saves"
                     )
                     yield note("shadowed-name", joined(path, name), message)
 

@@ -31,5 +31,5 @@ def has_bias(module: nn.Module) -> bool:
 
 def bias_note(layer: str, norm: str) -> Note:
     """Which bias is wasted, and why."""
-    message = f"{norm} subtracts the mean of what it is given, this bias with it; build it with "
-    return note("bias-before-batchnorm", joined(layer, "bias"), message + "bias=False")
+    message = f"{norm} subtracts the mean of what it is given, this bias with it"
+    return note("bias-before-batchnorm", joined(layer, "bias"), message)

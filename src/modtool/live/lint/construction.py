@@ -37,9 +37,9 @@ def construction_note(error: ModelError) -> Note | None:
     kind = type(next(iter(frame.f_locals.values()), None))
     code = frame.f_code
     line = linecache.getline(code.co_filename, frame.f_lineno).strip()
-    message = f"`{line}` runs before Module.__init__(), without which nothing can be registered; "
+    message = f"`{line}` runs before Module.__init__(), without which nothing can be registered"
     place = f"{shown_path(code.co_filename)}:{frame.f_lineno}"
-    return note("before-module-init", place, message + remedy(kind))
+    return note("before-module-init", place, message, remedy(kind))
 
 
 def constructing(error: BaseException) -> FrameType | None:
@@ -74,8 +74,8 @@ def unfinished(model: nn.Module, path: str = "") -> Iterator[Note]:
         if children is None:
             message = (
                 f"{type(module).__name__} was built without Module.__init__(): it has no "
-                f"parameters, and every use of it fails; {remedy(type(module))}"
+                f"parameters, and every use of it fails"
             )
-            yield note("before-module-init", path, message)
+            yield note("before-module-init", path, message, remedy(type(module)))
             continue
         todo.extend((joined(path, name), each) for name, each in children.items() if each)

@@ -80,11 +80,9 @@ def failure_note(mode: Mode, error: TraceError) -> Note:
     """Where a pass stopped, and what to run for more."""
     given = ", ".join(str(list(each.shape)) for each in error.inputs)
     was_given = f", which was given {given}" if given and error.path else ""
-    message = (
-        f"in {mode} mode the forward pass fails{was_given}: {error.message}; "
-        f"`modtool trace --mode {mode}` shows what led there"
-    )
-    return note("forward-failed", error.path, message)
+    message = f"in {mode} mode the forward pass fails{was_given}: {error.message}"
+    remedy = f"`modtool trace --mode {mode}` with the same inputs shows what led there"
+    return note("forward-failed", error.path, message, remedy)
 
 
 def wants_a_batch(error: TraceError) -> bool:
@@ -108,8 +106,7 @@ def single_value_norms(passes: Passes) -> Iterator[Note]:
     yield from and_others(
         "single-value-batchnorm",
         places,
-        f"given {shape}, one value of each channel, it raises in train mode; give batches of two "
-        "or more, and DataLoader(drop_last=True) where the last may be smaller",
+        f"given {shape}, one value of each channel, it raises in train mode",
     )
 
 
@@ -131,8 +128,7 @@ def never_called(passes: Passes) -> Iterator[Note]:
         yield from and_others(
             "never-called",
             places,
-            "is built and never called, in train mode or in eval mode; call it in forward, or "
-            "take it out",
+            "is built and never called, in train mode or in eval mode",
         )
 
 
@@ -143,8 +139,7 @@ def unused_parameters(passes: Passes) -> Iterator[Note]:
     if not trainable:
         return
     if trainable <= unused:
-        message = "no output depends on a trainable parameter; look for detach(), no_grad() or "
-        yield note("no-gradient", "", message + "an integer output")
+        yield note("no-gradient", "", "no output depends on a trainable parameter")
         return
     missed = [note.where for note in never_called(passes)]
     for path, module in passes.subject.modules:
@@ -154,7 +149,7 @@ def unused_parameters(passes: Passes) -> Iterator[Note]:
             shown = ", ".join(own[:4]) + ", …" * (len(own) > 4)
             message = (
                 f"no gradient reaches {shown}: an optimizer leaves it as it is, and "
-                "DistributedDataParallel refuses it; use it in forward, or freeze it"
+                "DistributedDataParallel refuses it"
             )
             yield note("unused-parameters", path, message)
         unused -= set(own) if whole else set()
@@ -162,7 +157,7 @@ def unused_parameters(passes: Passes) -> Iterator[Note]:
         if not any(is_within(name, each) for each in missed):
             message = (
                 "no gradient reaches this parameter: an optimizer leaves it as it is, and "
-                "DistributedDataParallel refuses it; use it in forward, or freeze it"
+                "DistributedDataParallel refuses it"
             )
             yield note("unused-parameters", name, message)
 
@@ -186,7 +181,8 @@ def dropped_in_eval(passes: Passes) -> Iterator[Note]:
             "dropout-in-eval",
             list(dict.fromkeys(each.path for each in found)),
             f"{function}{place} drops elements with probability {first.probability:g} in eval mode "
-            f"too; pass {'dropout_p' if attention else 'training'}={flag}",
+            "too",
+            f"pass {'dropout_p' if attention else 'training'}={flag}",
         )
 
 
@@ -196,8 +192,7 @@ def varying_output(passes: Passes) -> Iterator[Note]:
         yield note(
             "varying-output",
             passes.variation.path,
-            f"in eval mode, on the same inputs, {passes.variation.what}: something here is drawn "
-            "at random, or kept from one pass to the next; do so if self.training alone",
+            f"in eval mode, on the same inputs, {passes.variation.what}",
         )
 
 

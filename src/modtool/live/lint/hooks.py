@@ -30,8 +30,8 @@ def deprecated_hooks(subject: Subject) -> Iterator[Note]:
     yield from and_others(
         "deprecated-hook",
         places,
-        "register_backward_hook is deprecated: of a module of several operators it sees the last "
-        "one's gradients alone; use register_full_backward_hook",
+        "has a hook of register_backward_hook, which of several operators sees the gradients of "
+        "the last one alone",
     )
 
 
@@ -42,10 +42,7 @@ def leftover_hooks(subject: Subject) -> Iterator[Note]:
         for attribute, kind in KINDS.items():
             for hook in getattr(module, attribute).values():
                 if is_from_outside(hook, classes):
-                    message = (
-                        f"a {kind} is on it ({place_of(hook)}), and runs in every pass; "
-                        "keep the handle that registering gave, and call its remove()"
-                    )
+                    message = f"a {kind} is on it ({place_of(hook)}), and runs in every pass"
                     yield note("leftover-hook", path, message)
 
 

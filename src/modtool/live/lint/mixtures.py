@@ -21,7 +21,7 @@ def mixed_dtypes(subject: Subject) -> Iterator[Note]:
     for name, buffer in subject.buffers():
         if buffer.dtype is torch.float64 and found and "float64" not in found:
             found["float64"].append(name)
-    yield from minority("mixed-dtypes", found, "layers refuse what is of another type than theirs")
+    yield from minority("mixed-dtypes", found)
 
 
 def mixed_devices(subject: Subject) -> Iterator[Note]:
@@ -33,18 +33,20 @@ def mixed_devices(subject: Subject) -> Iterator[Note]:
         found[str(each.device)].append(name)
     if "meta" in found and len(found) > 1:
         names = found.pop("meta")
-        message = f"{shown(names)} on the meta device: without values; load or initialise it"
-        yield note("mixed-devices", names[0], message)
-    yield from minority("mixed-devices", found, "forward has to move what passes between them")
+        message = f"{shown(names)} on the meta device: without values"
+        yield note(
+            "mixed-devices", names[0], message, "load weights into the model, or initialise it"
+        )
+    yield from minority("mixed-devices", found)
 
 
-def minority(code: str, found: dict[str, list[str]], why: str) -> Iterator[Note]:
+def minority(code: str, found: dict[str, list[str]]) -> Iterator[Note]:
     """A note for each kind but the most frequent."""
     most = max(found, key=lambda kind: len(found[kind]), default="")
     for kind, names in found.items():
         if kind != most:
             others = len(found[most])
-            yield note(code, names[0], f"{shown(names)} {kind} where {others} are {most}: {why}")
+            yield note(code, names[0], f"{shown(names)} {kind} where {others} are {most}")
 
 
 def shown(names: list[str]) -> str:

@@ -25,8 +25,8 @@ def mixed_modes(subject: Subject) -> Iterator[Note]:
     yield from and_others(
         "train-mode-child",
         left,
-        "stays in train mode while the model is in eval mode, and computes as in training; "
-        + ("call model.eval()" if not any(after_eval.values()) else "train() must reach it"),
+        "stays in train mode while the model is in eval mode, and computes as in training",
+        "have train(mode) of the modules above pass it on" if any(after_eval.values()) else "",
     )
     after_train = flags_after(model, training=True)
     undone = [
@@ -37,7 +37,7 @@ def mixed_modes(subject: Subject) -> Iterator[Note]:
     yield from and_others(
         "eval-mode-child",
         undone,
-        "is in eval mode, and the next model.train() undoes that; override train() to keep it so",
+        "is in eval mode, and the next model.train() undoes that",
     )
 
 
@@ -64,8 +64,8 @@ def frozen_norms(subject: Subject) -> Iterator[Note]:
     yield from and_others(
         "frozen-batchnorm",
         loose,
-        "frozen, but in train mode it still updates its running statistics; "
-        "override train() to keep it in eval mode",
+        "frozen, but in train mode it still updates its running statistics",
+        "override train() of the model so that it keeps this module in eval mode",
     )
 
 

@@ -72,5 +72,5 @@ def message_for(kind: str) -> str:
     """What is wrong, and what to do."""
     return (
         f"this {kind} is made by torch.empty() or torch.Tensor() and never filled: it holds what "
-        "was in memory before; initialise it in the constructor"
+        "was in memory before"
     )

@@ -25,7 +25,7 @@ def shared_modules(subject: Subject) -> Iterator[Note]:
         if path.rpartition(".")[0] not in again and has_state(module):
             message = (
                 f"is the same {type_of(module)} as {first[id(module)] or 'the model itself'}: both "
-                "names train and save one set of parameters; copy.deepcopy makes two of it"
+                "names train and save one set of parameters"
             )
             yield note("shared-module", path, message)
 

@@ -45,8 +45,7 @@ def lost_at_init(subject: Subject) -> Iterator[Note]:
                 if name in BOOKKEEPING or not (has(module, name) or name in deleted):
                     message = (
                         f"`{name}` is set at {constructor.file}:{statement.lineno}, and lost in "
-                        f"line {calls[-1].lineno}, where Module.__init__() begins anew; "
-                        "call super().__init__() first, and once"
+                        f"line {calls[-1].lineno}, where Module.__init__() begins anew"
                     )
                     yield note("lost-at-init", joined(path, name), message)
 
@@ -60,7 +59,7 @@ def assigned_twice(subject: Subject) -> Iterator[Note]:
                 if registered.get(name) is not None:
                     message = (
                         f"`{name}` is set at {constructor.file}:{first} and again in line "
-                        f"{second}, and the first one is lost; give one of them another name"
+                        f"{second}, and the first one is lost"
                     )
                     yield note("assigned-twice", joined(path, name), message)
 

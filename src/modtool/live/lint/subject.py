@@ -63,10 +63,10 @@ def joined(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def and_others(code: str, places: Sequence[str], message: str) -> Iterator[Note]:
+def and_others(code: str, places: Sequence[str], message: str, remedy: str = "") -> Iterator[Note]:
     """One note for several places, at the first of them; none for no place."""
     if not places:
         return
     others = len(places) - 1
     more = f" ({others} more like it: {', '.join(places[1:4])}{', …' * (others > 3)})"
-    yield note(code, places[0], message + (more if others else ""))
+    yield note(code, places[0], message + (more if others else ""), remedy)

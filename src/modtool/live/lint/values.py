@@ -109,7 +109,7 @@ def constant_note(first: str, one: nn.Module, second: str, other: nn.Module) -> 
     values = (value_of(one.weight), value_of(other.weight))
     message = (
         f"its weight is {values[0]:g} everywhere, and that of {second} {values[1]:g}: all its "
-        "units get the same gradient and stay equal; initialise at random, as modtool reinit does"
+        "units get the same gradient and stay equal"
     )
     return note("constant-weights", first, message)
 
@@ -124,6 +124,6 @@ def zero_frozen_weights(subject: Subject) -> Iterator[Note]:
         if frozen and value_of(weight) == 0:
             message = (
                 f"the weight of this {type_of(module)} is zero and frozen: nothing passes through, "
-                "and no gradient reaches what comes before; load weights, or unfreeze it"
+                "and no gradient reaches what comes before"
             )
-            yield note("constant-weights", path, message)
+            yield note("constant-weights", path, message, "load weights into it, or unfreeze it")
