@@ -102,7 +102,7 @@ def test_more_than_one_model_lists_them_with_the_command_to_type(write: Write) -
     with pytest.raises(TargetError) as caught:
         load_model(name)
     assert caught.value.message == "model.py holds more than one model: Net, Third"
-    assert caught.value.hint == ("candidates: Net(hidden=4); Third(hidden=4)\ntype model.py:Net")
+    assert caught.value.hint == ("candidates: Net(hidden=4); Third(hidden=4)\ntype: model.py:Net")
 
 
 def test_a_constructor_that_needs_more_says_what(write: Write) -> None:
@@ -111,7 +111,7 @@ def test_a_constructor_that_needs_more_says_what(write: Write) -> None:
     assert caught.value.message == (
         "model.py holds no model that can be built (Net: missing a required argument: 'hidden')"
     )
-    assert caught.value.hint == "candidates: Net(hidden)\ntype model.py:Net --arg hidden=…"
+    assert caught.value.hint == "candidates: Net(hidden)\ntype: model.py:Net --arg hidden=…"
 
 
 def test_arguments_that_a_named_class_does_not_take_are_bad_usage(write: Write) -> None:

@@ -45,4 +45,5 @@ def print_error(message: str, hint: str = "") -> None:
     print(f"error: {first}", file=sys.stderr)
     if hint:
         indent = " " * (len(hint) - len(hint.lstrip(" ")))  # a caret below what it points at
-        print(f"  {indent}{clean(' '.join(hint.split()))}", file=sys.stderr)
+        lines = [clean(" ".join(line.split())) for line in hint.splitlines()]
+        print(f"  {indent}{'; '.join(lines)}", file=sys.stderr)

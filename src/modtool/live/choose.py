@@ -40,7 +40,11 @@ class Definition:
         if isinstance(self.value, nn.Module):
             return f"{self.name} (a {type(self.value).__name__})"
         parameters = signature_of(self.value)
-        return f"{self.name}{parameters}" if parameters is not None else f"{self.name}(...)"
+        if parameters is None:
+            return f"{self.name}(...)"
+        if getattr(self.value, "__init__", None) is nn.Module.__init__:
+            return f"{self.name}()"  # its (*args, **kwargs) take nothing
+        return f"{self.name}{parameters.replace(return_annotation=inspect.Signature.empty)}"
 
     def misfit(self, arguments: Mapping[str, object]) -> str:
         """Why it cannot be called with these arguments; "" when it can."""
@@ -143,7 +147,7 @@ def listing(module: ModuleType, target: ModelTarget, found: list[Definition] | N
     shown = "; ".join(made.signature for made in candidates)
     first = candidates[0]
     needed = "" if first.is_instance else "".join(f" --arg {each}=…" for each in required(first))
-    return f"candidates: {shown}\ntype {target.place}:{first.name}{needed}"
+    return f"candidates: {shown}\ntype: {target.place}:{first.name}{needed}"
 
 
 def required(definition: Definition) -> list[str]:
