@@ -121,7 +121,10 @@ def changed(
         raise UsageError("no pattern given", "name what to select: 'encoder' '!encoder.norm*'")
     alone = output.endswith(".json")
     checkpoint = open_target(target, arguments=arguments, weights=weights, values=not alone)
-    plan = change(first_plan(checkpoint, output, "checkpoint"), whole=not alone)
+    plan = None
+    if not output.endswith((".json", ".safetensors")) and change.prune == "no":
+        plan = plans.plan_flags(checkpoint)
+    plan = change(plan or first_plan(checkpoint, output, "checkpoint"), whole=not alone)
     for edit in edits:
         plan = edit(plan)
     return write_plan(plan, output, writing) if alone else carry_out(plan, output, writing)

@@ -57,7 +57,7 @@ class ScriptTree:
             for each in found:
                 info = described(each, self.tensors, None)
                 if info is not None:
-                    yield with_flag(info)
+                    yield info
             yield from self.others(parts, f"{path}." if path else "")
 
     def parts(self, value: object) -> ModuleParts | None:
@@ -142,13 +142,6 @@ def parts_of(value: object) -> Iterable[tuple[object, object]]:
     if isinstance(value, list | tuple):
         return enumerate(value)
     return value.items() if isinstance(value, Mapping) else ()
-
-
-def with_flag(info: TensorInfo) -> TensorInfo:
-    """Here the flag says what it means: the module itself was saved, not its `state_dict()`."""
-    if info.role != "parameter" or info.requires_grad is not None:
-        return info
-    return replace(info, requires_grad=False)
 
 
 def outside(path: str, value: object, tensors: Tensors) -> Iterator[TensorInfo]:

@@ -16,7 +16,7 @@ from modtool.errors import CorruptFileError, UnsafeFileError
 from modtool.formats.files import Reader
 from modtool.records import FileRange
 
-__all__ = ["Directory", "Member", "member_range", "read_directory", "read_member"]
+__all__ = ["Directory", "Member", "checksums", "member_range", "read_directory", "read_member"]
 
 END = struct.Struct("<4s4H2LH")
 LOCATOR = struct.Struct("<4sLQL")
@@ -24,6 +24,7 @@ END64 = struct.Struct("<4sQ2H2L4Q")
 # signature, flags, method, crc, sizes, lengths of name, extra and comment, offset of the header
 ENTRY = struct.Struct("<4s4x2H4x3L3H8xL")
 LOCAL = struct.Struct("<4s5H3L2H")
+ENTRY_CRC, LOCAL_CRC = 16, 14
 LENGTHS = struct.Struct("<2H")  # the last two of these
 
 STORED, DEFLATED = 0, 8
@@ -52,11 +53,15 @@ class Member(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """Every member by name, in the order of the directory; `prefix` bytes lie before the zip."""
+    """Every member by name, in the order of the directory, which begins at `start` in the file.
+
+    `prefix` bytes lie before the zip, `trailing` ones after it.
+    """
 
     members: Mapping[str, Member]
     prefix: int
     trailing: int
+    start: int = 0
 
 
 class End(NamedTuple):
@@ -96,7 +101,7 @@ def read_directory(reader: Reader) -> Directory:
         raise CorruptFileError(f"{reader.path}: two central directories, of which readers take one")
     data = reader.read(prefix + end.offset, end.size, "the central directory")
     members = parse_entries(reader, data, end.entries, prefix, prefix + end.offset)
-    return Directory(members, prefix, max(trailing, 0))
+    return Directory(members, prefix, max(trailing, 0), prefix + end.offset)
 
 
 def has_locator(reader: Reader, end_at: int) -> bool:
@@ -208,6 +213,32 @@ def member_range(reader: Reader, member: Member) -> FileRange:
     if member.encrypted or member.method != STORED or member.size != member.compressed:
         raise CorruptFileError(f"{reader.path}: member {member.name!r} is not stored plainly")
     return FileRange(reader.path, reader.base + start, member.size, member.crc or None)
+
+
+def checksums(reader: Reader, directory: Directory, member: Member) -> list[int]:
+    """Where in the file the CRC of a member stands: in its entry, in its header, after its data.
+
+    A header may leave it to the four bytes after the data, with or without a signature.
+    """
+    crc = member.crc.to_bytes(4, "little")
+    place = member_range(reader, member)
+    end = place.offset - reader.base + member.compressed
+    signed = reader.read(end, min(4, reader.size - end)) == b"PK\x07\x08"
+    found = [member.header + LOCAL_CRC, end + 4 * signed]
+    places = [at for at in found if at + 4 <= member.limit and reader.read(at, 4) == crc]
+    return [*places, entry_of(reader, directory, member) + ENTRY_CRC]
+
+
+def entry_of(reader: Reader, directory: Directory, member: Member) -> int:
+    """Where in the file the entry of a member begins."""
+    name = member.name.encode("utf-8", "surrogateescape")
+    at = directory.start
+    for _ in directory.members:
+        *_, name_length, extra, comment, _ = ENTRY.unpack(reader.read(at, ENTRY.size))
+        if reader.read(at + ENTRY.size, name_length) == name:
+            break
+        at += ENTRY.size + name_length + extra + comment
+    return at
 
 
 def read_member(reader: Reader, member: Member, limit: int) -> bytes:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mmap import mmap
 
 from modtool.errors import CorruptFileError, UnsafeFileError
-from modtool.pickles.symbols import ABSENT, Call, Global, PersistentId
+from modtool.pickles.symbols import ABSENT, Call, Flag, Global, PersistentId
 
 __all__ = ["Machine", "Pickle"]
 
@@ -27,6 +27,9 @@ FREE_BITS_ALONE = 64
 # An empty set takes 200 bytes of memory for its one byte in the file.
 MAX_SETS = 200_000
 MAX_GLOBAL = 500
+
+# NEWFALSE and NEWTRUE.
+OPCODES_OF_FLAGS = b"\x89\x88"
 
 TEXTS = frozenset({str, bytes})
 MUTABLE = frozenset({list, dict, set, bytearray})
@@ -68,6 +71,7 @@ class Machine:
         "given",
         "globals",
         "key_parts",
+        "marks_flags",
         "memo",
         "metastack",
         "persistent_ids",
@@ -85,8 +89,11 @@ class Machine:
         data: bytes | mmap,
         start: int,
         resolve: Callable[[object], object] | None = None,
+        *,
+        marks_flags: bool = False,
     ) -> None:
         self.resolve = resolve
+        self.marks_flags = marks_flags
         self.data = data
         self.start = start
         self.position = start
@@ -216,6 +223,10 @@ class Machine:
         if isinstance(made, PersistentId):
             self.persistent_ids.append(made)
         return made
+
+    def boolean(self, value: bool, place: int, spelling: bytes = OPCODES_OF_FLAGS) -> object:
+        """What stands for a boolean: itself, unless the places of all of them are asked for."""
+        return Flag(value, place, spelling) if self.marks_flags else value
 
     def instantiate(self, cls: object, arguments: object) -> Call:
         """Like `call`, for NEWOBJ."""

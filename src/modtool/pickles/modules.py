@@ -32,13 +32,18 @@ MAX_REPEATED = 200_000
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A tensor that a walk came upon; `facts` are known where no symbol in the file tells them."""
+    """A tensor that a walk came upon; `facts` are known where no symbol in the file tells them.
+
+    A tensor that is `registered` is a parameter of a module, where False means what it says: it is
+    not trained. In a state_dict it may also mean "detached".
+    """
 
     name: str
     value: object
     role: Role
     persistent: bool = True
     facts: TensorFacts | None = None
+    registered: bool = False
 
 
 def described(found: Found, tensors: Tensors, section: str | None) -> TensorInfo | None:
@@ -46,6 +51,9 @@ def described(found: Found, tensors: Tensors, section: str | None) -> TensorInfo
     facts = found.facts or tensors.facts(found.value)
     if facts is None:
         return None
+    flag = facts.requires_grad if found.role != "buffer" else None
+    if found.registered:
+        flag = flag is True
     return TensorInfo(
         found.name,
         facts.dtype,
@@ -55,7 +63,7 @@ def described(found: Found, tensors: Tensors, section: str | None) -> TensorInfo
         facts.stride,
         section,
         found.role,
-        facts.requires_grad if found.role != "buffer" else None,
+        flag,
         facts.layout,
         found.persistent,
         facts.device,
@@ -226,7 +234,7 @@ def own_tensors(parts: ModuleParts, prefix: str, tensors: Tensors) -> Iterator[F
     """
     for name, value in parts.children("_parameters").items():
         if value is not None:
-            yield Found(prefix + name, value, "parameter")
+            yield Found(prefix + name, value, "parameter", registered=True)
     items = items_of(parts.attributes.get("_non_persistent_buffers_set")) or ()
     hidden = {name for name in items if isinstance(name, str)}
     for name, value in parts.children("_buffers").items():

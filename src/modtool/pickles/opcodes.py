@@ -22,7 +22,14 @@ SIMPLE_ESCAPES = frozenset(b"\\'\"abfnrtv")
 
 def op_int(machine: Machine) -> None:
     text = machine.line()
-    machine.push(text == b"01" if text in (b"00", b"01") else decimal(text))
+    if text in (b"00", b"01"):
+        machine.push(machine.boolean(text == b"01", machine.position - 2, b"01"))
+    else:
+        machine.push(decimal(text))
+
+
+def op_new_true(machine: Machine) -> None:
+    machine.push(machine.boolean(True, machine.position - 1))
 
 
 def op_long(machine: Machine) -> None:
@@ -300,8 +307,7 @@ NAMED: Mapping[bytes, Callable[[Machine], None]] = MappingProxyType(
         b"\x97": op_buffer,
         b"\x98": op_buffer,
         b"N": constant(None),
-        b"\x88": constant(True),
-        b"\x89": constant(False),
+        b"\x88": op_new_true,
         b"V": op_unicode,
         b"\x8c": counted_by(1, unicode_text),
         b"\x8d": counted_by(8, unicode_text),

@@ -28,6 +28,7 @@ def read_pickle(
     *,
     where: str = "pickle",
     resolve: Callable[[object], object] | None = None,
+    marks_flags: bool = False,
 ) -> Pickle:
     """Read the pickle that begins at `start`.
 
@@ -36,12 +37,13 @@ def read_pickle(
         start: Where the pickle begins.
         where: What to call it in an error.
         resolve: What stands for a persistent id, where that is not enough by itself.
+        marks_flags: Put a `Flag`, which knows its place, where a boolean is.
 
     Raises:
         CorruptFileError: It is no well-formed pickle.
         UnsafeFileError: It asks for more than a pickle of its size may.
     """
-    machine = Machine(data, start, resolve)
+    machine = Machine(data, start, resolve, marks_flags=marks_flags)
     try:
         return run(machine)
     except MemoryError:
@@ -91,7 +93,7 @@ def run(machine: Machine) -> Pickle:
     frequency, because a call for each would double the time; the others are in `OPCODES`.
     """
     data, memo, position, stack = machine.data, machine.memo, machine.position, machine.stack
-    metastack = machine.metastack
+    metastack, marks_flags = machine.metastack, machine.marks_flags
     memoizes = False
     for _ in range(MAX_OPCODES):
         machine.position = position
@@ -134,7 +136,7 @@ def run(machine: Machine) -> Pickle:
         elif opcode == 0x51:  # BINPERSID
             stack[-1] = machine.persistent_id(stack[-1])
         elif opcode == 0x89:  # NEWFALSE
-            stack.append(False)
+            stack.append(machine.boolean(False, position - 1) if marks_flags else False)
         elif opcode == 0x29:  # EMPTY_TUPLE
             stack.append(())
         elif opcode == 0x94:  # MEMOIZE

@@ -8,7 +8,7 @@ Symbols are compared by identity, as the objects they stand for would be.
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-__all__ = ["ABSENT", "Call", "Global", "PersistentId", "Symbol", "class_named"]
+__all__ = ["ABSENT", "Call", "Flag", "Global", "PersistentId", "Symbol", "class_named"]
 
 
 class Absent:
@@ -97,6 +97,21 @@ class PersistentId:
 
     def __repr__(self) -> str:
         return "<persistent id>"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Flag:
+    """A boolean and the byte that says it, where a pickle is read to be changed in place.
+
+    Attributes:
+        value: What it says.
+        place: Of the byte, counted as the pickle's own bytes are.
+        spelling: The byte that would say False, and the one that would say True.
+    """
+
+    value: bool
+    place: int
+    spelling: bytes
 
 
 def class_named(value: object) -> str:

@@ -8,6 +8,7 @@ from modtool.plan.conversion import (
     MODEL_KEY,
     flags_of,
     plan_conversion,
+    plan_flags,
     plan_rewrite,
 )
 from modtool.plan.edits import (
@@ -59,6 +60,7 @@ __all__ = [
     "map_location",
     "notes_of",
     "plan_conversion",
+    "plan_flags",
     "plan_rewrite",
     "prune_optimizer",
     "recorded_bn_eval",

@@ -17,6 +17,7 @@ def check(plan: Plan) -> None:
         UsageError: A tensor of a kind that the output has no place for.
         CorruptFileError: Some elements of a tensor are in none of the source's files.
     """
+    check_program(plan)
     names: set[tuple[str | None, str]] = set()
     for tensor in plan.tensors:
         check_kind(plan, tensor)
@@ -24,6 +25,17 @@ def check(plan: Plan) -> None:
         names.add((tensor.section, tensor.name))
     if len(names) < len(plan.tensors):
         raise UsageError("two tensors of the output have one name")
+
+
+def check_program(plan: Plan) -> None:
+    """See that a TorchScript file which is to stay one has its flags changed and no more."""
+    if plan.form != "full_model" or plan.source.format != "torchscript":
+        return
+    if any(each.is_computed or each.location != each.source.location for each in plan.tensors):
+        raise UsageError(
+            f"{plan.source.target} is TorchScript, in which only flags can be changed",
+            "torch.jit.load(FILE, map_location=…) moves it; -o OUT.safetensors takes its weights",
+        )
 
 
 def check_kind(plan: Plan, tensor: PlannedTensor) -> None:

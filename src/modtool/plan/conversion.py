@@ -4,13 +4,23 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from modtool.errors import UsageError
+from modtool.pickles.machine import Pickle
+from modtool.pickles.plain import mapping_of
 from modtool.pickles.symbols import Call, Global
 from modtool.plan.norms import BN_EVAL_METADATA, recorded_bn_eval
 from modtool.plan.records import Dropped, Form, Plan, PlannedTensor
 from modtool.plan.tree import entries, find_key, path_of, plain_tree
 from modtool.records import Checkpoint, TensorInfo
 
-__all__ = ["FLAGS_KEY", "FLAGS_METADATA", "FORMS", "MODEL_KEY", "plan_conversion", "plan_rewrite"]
+__all__ = [
+    "FLAGS_KEY",
+    "FLAGS_METADATA",
+    "FORMS",
+    "MODEL_KEY",
+    "plan_conversion",
+    "plan_flags",
+    "plan_rewrite",
+]
 
 FORMS: tuple[Form, ...] = ("state_dict", "checkpoint", "safetensors")
 MODEL_KEY = "model_state_dict"
@@ -54,6 +64,24 @@ def plan_rewrite(checkpoint: Checkpoint) -> Plan:
         raise UsageError(f"{checkpoint.target} is no torch file that could be written back")
     tensors = tuple(planned(tensor, tensor.section) for tensor in checkpoint.tensors)
     return Plan(checkpoint, "full_model", tensors, checkpoint.root, model_sections(checkpoint))
+
+
+def plan_flags(checkpoint: Checkpoint) -> Plan | None:
+    """The plan that changes flags where a torch file records them; None where it does not.
+
+    Modules have flags of their own, those of TorchScript too; a checkpoint may have a map.
+    """
+    if checkpoint.root is not None:
+        recorded = mapping_of((mapping_of(checkpoint.root) or {}).get(FLAGS_KEY))
+        return plan_rewrite(checkpoint) if checkpoint.modules or recorded else None
+    body = checkpoint.pickles.get("data.pkl") if checkpoint.format == "torchscript" else None
+    if not isinstance(body, Pickle):
+        return None
+    calls = frozenset(map(id, body.calls))
+    parameters = [tensor for tensor in checkpoint.model_tensors if is_parameter(tensor)]
+    if not all(id(tensor.origin) in calls for tensor in parameters):
+        return None  # mobile files keep them in other pickles
+    return plan_rewrite(replace(checkpoint, root=body.root))
 
 
 def with_recorded_flags(plan: Plan) -> Plan:

@@ -85,7 +85,7 @@ def keep_norms_in_eval(plan: Plan, *, whole: bool) -> Plan:
             "--bn-eval: no module that keeps running statistics is frozen",
             "freeze a batch norm with all its parameters, or leave the option out",
         )
-    if whole and plan.form == "full_model" and mapping_of(plan.tree) is None:
+    if whole and not has_place(plan):
         raise UsageError(
             "--bn-eval: a full-model save has no place for it",
             "write the plan alone with -o plan.json, and give it to modtool.apply_freeze",
@@ -99,15 +99,21 @@ def warn_of_norms(plan: Plan) -> Plan:
     loose = [path for path in frozen_norms(plan) if path not in kept]
     if not loose:
         return plan
-    return replace(plan, notes=(*plan.notes, norm_note(loose)))
+    option = "--bn-eval" if has_place(plan) else "--bn-eval with -o plan.json"
+    return replace(plan, notes=(*plan.notes, norm_note(loose, option)))
 
 
-def norm_note(paths: Sequence[str]) -> Note:
+def has_place(plan: Plan) -> bool:
+    """True where the output can say which modules stay in eval mode."""
+    return plan.form != "full_model" or mapping_of(plan.tree) is not None
+
+
+def norm_note(paths: Sequence[str], option: str) -> Note:
     """One note for all of them."""
     others = len(paths) - 1
     more = f", and so do{'es' * (others == 1)} {others} other{'s' * (others > 1)}" if others else ""
     message = (
         f"frozen, but in train mode it still updates its running statistics{more}; "
-        "--bn-eval records that they are kept in eval"
+        f"{option} records that they are kept in eval"
     )
     return note("frozen-batchnorm", paths[0], message)

@@ -3,11 +3,13 @@
 import os
 from collections.abc import Iterator
 
+from modtool.errors import OutputError
 from modtool.plan import Plan, check
 from modtool.records import FileRange, TensorInfo
 from modtool.write import safetensors_file, torch_file
 from modtool.write.atomic import Temporary, atomic_file, check_space, output_path
 from modtool.write.blocks import Blocks
+from modtool.write.in_place import copy_with, patches_of
 from modtool.write.payload import Compute
 from modtool.write.streams import Progress, Sink, Sources
 from modtool.write.verifying import verify
@@ -91,6 +93,19 @@ def fill_file(
     progress: Progress | None,
 ) -> None:
     """Put all bytes of a plan into a new file."""
+    patches = patches_of(plan)
+    if patches is not None:
+        size = os.path.getsize(plan.source.target)
+        check_space(target, size)
+        with Blocks(temporary.descriptor, size) as blocks:
+            copy_with(patches, plan.source.target, size, Sink(blocks, sources, size, progress))
+            blocks.finish()
+        return
+    if plan.form == "full_model" and plan.source.format == "torchscript":
+        raise OutputError(
+            f"{plan.source.target} is TorchScript, whose flags are not bytes of their own",
+            "write them alone with -o plan.json, and give it to modtool.apply_freeze",
+        )
     file = safetensors_file if plan.form == "safetensors" else torch_file
     head, payloads = file.layout(plan)
     total = sum(payload.nbytes for payload in payloads)

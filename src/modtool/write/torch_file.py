@@ -9,21 +9,15 @@ from modtool.formats.zip_writer import ALIGNMENT, ZipLayout
 from modtool.pickles.symbols import Call, Global, PersistentId
 from modtool.pickles.torch_objects import storage_id
 from modtool.pickles.writer import write_pickle
-from modtool.plan import BN_EVAL_KEY, FLAGS_KEY, Plan, PlannedTensor, bn_eval_of
-from modtool.plan.tree import joined, without
+from modtool.plan import FLAGS_KEY, Plan, PlannedTensor
+from modtool.plan.tree import joined
 from modtool.plan.tree import put as put_value
 from modtool.records import Storage, TensorInfo
 from modtool.write.payload import Compute, Payload, put, whole_storage
+from modtool.write.rewriting import rewritten, with_bn_eval
 from modtool.write.storages import Placement, Record, key_of, placements
 from modtool.write.streams import Sink
-from modtool.write.torch_symbols import (
-    StorageOf,
-    name,
-    parameter_flag,
-    rebuilt,
-    tensor_symbol,
-    with_parameter_flag,
-)
+from modtool.write.torch_symbols import StorageOf, tensor_symbol
 
 __all__ = ["layout", "write_torch"]
 
@@ -220,59 +214,6 @@ class Tree:
         if same not in self.symbols:
             self.symbols[same] = tensor_symbol(tensor, place, self.plan)
         return self.symbols[same]
-
-
-def with_bn_eval(tree: object, plan: Plan) -> object:
-    """The tree with the modules to be kept in eval mode, where the plan speaks of them."""
-    if plan.bn_eval is None:
-        return tree
-    paths = bn_eval_of(plan)
-    return put_value(tree, BN_EVAL_KEY, paths) if paths else without(tree, BN_EVAL_KEY)
-
-
-def rewritten(plan: Plan, placed: dict[tuple[str | None, str], Placement]) -> dict[int, object]:
-    """What takes the place of which symbols when a file is written back with edits."""
-    changes: dict[int, object] = {}
-    for tensor in plan.tensors:
-        origin = tensor.source.origin
-        if tensor.is_computed and isinstance(origin, Call):
-            changes[id(origin)] = recomputed(tensor, placed[key_of(tensor)], origin)
-    if plan.requires_grad is not None:
-        changes.update(flagged(plan, changes))
-    return changes
-
-
-def recomputed(tensor: PlannedTensor, place: Placement, origin: Call) -> object:
-    """A tensor with other elements; a Parameter stays one."""
-    flag = parameter_flag(origin)
-    plain = rebuilt(tensor, place, requires_grad=False)
-    if flag is None:
-        return plain
-    hooks = Call(name("collections", "OrderedDict"), ())
-    return Call(name("torch._utils", "_rebuild_parameter"), (plain, flag, hooks))
-
-
-def flagged(plan: Plan, changes: dict[int, object]) -> dict[int, object]:
-    """Flags inside the file where it has Parameters, else a map beside its parts."""
-    changed = set(plan.flags_changed)
-    flags = plan.requires_grad or {}
-    made: dict[int, object] = {}
-    beside = False
-    for tensor in plan.model_tensors:
-        origin = tensor.source.origin
-        if tensor.source.name not in changed:
-            continue
-        if parameter_flag(origin) is None:
-            beside = True
-            continue
-        current = changes.get(id(origin), origin)
-        assert isinstance(current, Call)
-        made[id(origin)] = with_parameter_flag(current, flags[tensor.name])
-    tree = put_value(plan.tree, FLAGS_KEY, dict(flags)) if beside else plan.tree
-    tree = with_bn_eval(tree, plan)
-    if tree is not plan.tree:
-        made[id(plan.tree)] = tree
-    return made
 
 
 # -- the file ----------------------------------------------------------------------------------

@@ -7,17 +7,11 @@ from modtool.pickles.symbols import Call, Global, PersistentId
 from modtool.plan import Plan, PlannedTensor
 from modtool.plan.views import math_bits
 from modtool.records import DTYPES
+from modtool.write.flags import parameter_flag, saved_flag
 from modtool.write.storages import Placement, Record
 
-__all__ = ["StorageOf", "parameter_flag", "tensor_symbol", "with_parameter_flag"]
+__all__ = ["StorageOf", "name", "rebuilt", "tensor_symbol"]
 
-PARAMETERS = {
-    "torch._utils._rebuild_parameter": 1,
-    "torch._utils._rebuild_parameter_with_state": 1,
-    "torch.nn.parameter.Parameter": 1,
-    "torch.nn.parameter.UninitializedParameter": 0,
-}
-TYPED = frozenset({"torch._tensor._rebuild_from_type", "torch._tensor._rebuild_from_type_v2"})
 NAMES: dict[tuple[str, str], Global] = {}
 
 
@@ -79,42 +73,3 @@ def rebuilt(tensor: PlannedTensor, place: Placement, *, requires_grad: bool) -> 
             (name("torch", dtype.name), *((bits,) if bits else ())),
         )
     return Call(name("torch._utils", rebuild), (PersistentId(storage), *shape, *rest))
-
-
-def parameter_flag(origin: object) -> bool | None:
-    """Whether a saved Parameter is trainable; None for what is no Parameter."""
-    if not isinstance(origin, Call):
-        return None
-    if origin.callee in TYPED and isinstance(origin.arguments[2], tuple):
-        return parameter_flag(Call(origin.arguments[0], origin.arguments[2]))
-    index = PARAMETERS.get(origin.callee)
-    if index is None:
-        return None
-    return bool(origin.arguments[index]) if len(origin.arguments) > index else True
-
-
-def saved_flag(origin: object) -> bool:
-    """The `requires_grad` that a tensor, not a Parameter, was saved with."""
-    rebuilds = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor_v3")
-    if isinstance(origin, Call) and origin.callee in rebuilds and len(origin.arguments) > 4:
-        return origin.arguments[4] is True
-    return False
-
-
-def with_parameter_flag(origin: Call, flag: bool) -> Call:
-    """A saved Parameter with another flag and everything else as it was."""
-    if origin.callee in TYPED:
-        function, cls, arguments, *rest = origin.arguments
-        assert isinstance(arguments, tuple)
-        inner = with_parameter_flag(Call(function, arguments), flag)
-        return altered(origin, (function, cls, inner.arguments, *rest))
-    index = PARAMETERS[origin.callee]
-    head = origin.arguments[:index]
-    return altered(origin, (*head, flag, *origin.arguments[index + 1 :]))
-
-
-def altered(call: Call, arguments: tuple[object, ...]) -> Call:
-    """The same call with other arguments."""
-    return Call(
-        call.function, arguments, call.how, call.keywords, call.appended, call.items, call.state
-    )
