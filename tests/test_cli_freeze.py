@@ -431,24 +431,6 @@ def test_an_optimizer_of_groups_with_names_is_pruned_by_name(modtool: Modtool) -
     ] == [True] * 4
 
 
-def test_groups_without_names_cannot_be_told_apart(modtool: Modtool) -> None:
-    model = net()
-    optimizer = torch.optim.SGD(
-        [{"params": model.head.parameters()}, {"params": model.backbone.parameters()}],
-        lr=0.1,
-        momentum=0.9,
-    )
-    torch.autograd.backward(model(torch.randn(5, 3)).square().sum())
-    optimizer.step()
-    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, "ckpt.pth")
-    ran = modtool("freeze", "ckpt.pth", "head", "-o", "out.pth")
-    assert ran.err.startswith("note: optimizer-holds-frozen: optimizer: it does not record which")
-    ran = modtool("freeze", "ckpt.pth", "head", "--prune-optimizer", "-o", "b.pth")
-    assert ran.code == 2
-    assert ran.err.startswith("error: optimizer: it does not record which of its parameters")
-    assert not Path("b.pth").exists()
-
-
 # -- showing -----------------------------------------------------------------------------------
 
 

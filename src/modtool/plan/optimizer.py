@@ -1,10 +1,7 @@
 """What an optimizer's state holds for frozen parameters, found and taken out.
 
-`optimizer.state_dict()` numbers the parameters in the order in which the optimizer was given them
-(torch 2.13, `Optimizer.state_dict`). Which number is which parameter is known where the groups
-have names; else it follows for one group, whose order is that of `model.parameters()`, where the
-shapes of the state leave one possibility. Several groups without names are in an order that nobody
-recorded.
+It is taken out where it is known to be of a frozen parameter: by name, by order, or because every
+parameter that it may be of is frozen (see `optimizer_names`). Nothing is guessed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,14 +10,11 @@ from dataclasses import dataclass, replace
 from modtool.errors import UsageError
 from modtool.notes import note
 from modtool.pickles.plain import items_of, mapping_of
-from modtool.plan.conversion import is_parameter
-from modtool.plan.records import Dropped, Plan, PlannedTensor
+from modtool.plan.optimizer_names import candidates_of
+from modtool.plan.records import Dropped, Plan
 from modtool.plan.tree import entries, find_key, put
-from modtool.plan.views import view_of
 
 __all__ = ["prune_optimizer", "warn_of_optimizer"]
-
-Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,25 +23,28 @@ class Held:
 
     Attributes:
         section: Its name in the checkpoint.
-        frozen: Its number (or name) of each frozen parameter that it knows -> the parameter.
+        frozen: Its number (or name) of each parameter that is known to be frozen -> what it is.
         stateful: Those of them that it has state for.
-        known: False where its numbers cannot be told apart.
+        doubtful: Its numbers that may be of a frozen parameter or of another one -> some of those.
+        doubtful_state: Those of them that it has tensors for.
     """
 
     section: str
     frozen: Mapping[object, str]
     stateful: frozenset[object]
-    known: bool = True
+    doubtful: Mapping[object, str]
+    doubtful_state: frozenset[object]
 
 
 def warn_of_optimizer(plan: Plan) -> Plan:
     """The plan with a note for each optimizer that still holds frozen parameters."""
     notes = []
     for held in optimizers(plan):
-        if not held.known:
+        if held.doubtful_state:
             message = "it does not record which of its parameters are which, so which are frozen"
         elif held.stateful:
-            names = listed([held.frozen[key] for key in held.frozen if key in held.stateful])
+            found = [held.frozen[key] for key in held.frozen if key in held.stateful]
+            names = listed(list(dict.fromkeys(found)))
             message = f"it still holds state of frozen {names}; --prune-optimizer takes it out"
         else:
             continue
@@ -72,10 +69,13 @@ def prune_optimizer(plan: Plan, *, groups: bool = False) -> Plan:
     if not found:
         raise UsageError(f"{plan.source.target} has no optimizer state to prune")
     for held in found:
-        if not held.known:
+        doubtful = [key for key in held.doubtful if groups or key in held.doubtful_state]
+        if doubtful:
             raise UsageError(
-                f"{held.section}: it does not record which of its parameters are which",
-                "one parameter group, or groups with param_names, would",
+                f"{held.section}: it does not record which of its parameters are which: "
+                f"{doubtful[0]} may be {held.doubtful[doubtful[0]]}",
+                "one parameter group, or groups with param_names, would "
+                "(torch.optim takes model.named_parameters())",
             )
         plan = pruned(plan, held, groups=groups)
     return plan
@@ -102,7 +102,7 @@ def pruned(plan: Plan, held: Held, *, groups: bool) -> Plan:
     )
     if not held.stateful and not groups:
         return plan
-    names = listed([held.frozen[key] for key in held.frozen])
+    names = listed(list(dict.fromkeys(held.frozen.values())))
     dropped = Dropped(held.section, f"the optimizer's state of frozen {names}, as asked")
     return replace(plan, tree=changed, tensors=tensors, dropped=(*plan.dropped, dropped))
 
@@ -134,110 +134,58 @@ def optimizers(plan: Plan) -> Iterator[Held]:
     """What each optimizer of the output holds of the parameters that are frozen."""
     flags = plan.requires_grad or {}
     frozen = frozenset(name for name, flag in flags.items() if not flag)
-    sections = [part.name for part in plan.source.sections if part.role == "optimizer"]
-    for section in sections if plan.form in ("checkpoint", "full_model") else ():
+    for section in sections_of(plan) if plan.form in ("checkpoint", "full_model") else ():
         tree = at(plan.tree, section)
         state = mapping_of(at(tree, "state"))
         groups = items_of(at(tree, "param_groups"))
-        if state is None or groups is None:
-            continue
-        names = names_of(plan, section, groups)
-        if names is None:
-            if frozen and state:
-                yield Held(section, {}, frozenset(), known=False)
-            continue
-        held = {key: name for key, name in names.items() if name in frozen}
-        yield Held(section, held, frozenset(key for key in held if key in state))
+        if state is not None and groups is not None and frozen and are_numbered(groups):
+            yield held_of(plan, section, frozen, state, groups)
 
 
-def names_of(plan: Plan, section: str, groups: Sequence[object]) -> dict[object, str] | None:
-    """The optimizer's numbers -> parameters' names in the output; None where nobody can tell."""
-    parts = [mapping_of(group) or {} for group in groups]
-    keys = [key for part in parts for key in items_of(part.get("params")) or ()]
-    named = [name for part in parts for name in items_of(part.get("param_names")) or ()]
-    if keys and all(isinstance(key, str) for key in keys):
-        named = keys
-    if not all(isinstance(key, int | str) for key in keys):
-        return None
-    if len(named) == len(keys):
-        return {key: str(name) for key, name in zip(keys, named, strict=True)}
-    if len(groups) != 1:
-        return None
-    parameters = once(plan)
-    trainable = [each for each in parameters if each.source.requires_grad is not False]
-    shapes = state_shapes(plan, section)
-    for given in (parameters, trainable):
-        if len(given) == len(keys) and agree(keys, given, shapes):
-            return {key: each.name for key, each in zip(keys, given, strict=True)}
-    return in_order(keys, parameters, shapes)
+def sections_of(plan: Plan) -> list[str]:
+    """The optimizers of a checkpoint, those without a single tensor included."""
+    sections = [part.name for part in plan.source.sections if part.role == "optimizer"]
+    for key, value in (mapping_of(plan.tree) or {}).items():
+        if isinstance(key, str) and {"state", "param_groups"} <= (mapping_of(value) or {}).keys():
+            sections.append(key)
+    return list(dict.fromkeys(sections))
 
 
-def in_order(
-    keys: Sequence[object], parameters: Sequence[PlannedTensor], shapes: Mapping[str, list[Shape]]
-) -> dict[object, str] | None:
-    """The one way in which the numbers fit some of the parameters in order; None if not just one.
-
-    A bare state_dict does not tell a model's own buffers from parameters, and an optimizer may have
-    been given only a part of them.
-    """
-    first = leftmost(keys, parameters, shapes)
-    last = leftmost(keys[::-1], parameters[::-1], shapes)
-    if first is None or last is None:
-        return None
-    # The leftmost and the rightmost way are the same exactly when there is no other.
-    if [each.name for each in first] != [each.name for each in reversed(last)]:
-        return None
-    return {key: each.name for key, each in zip(keys, first, strict=True)}
+def are_numbered(groups: Sequence[object]) -> bool:
+    """True for groups whose parameters are numbers or names."""
+    parts = [items_of((mapping_of(group) or {}).get("params")) for group in groups]
+    return all(isinstance(key, int | str) for keys in parts for key in keys or ())
 
 
-def leftmost(
-    keys: Sequence[object], parameters: Sequence[PlannedTensor], shapes: Mapping[str, list[Shape]]
-) -> list[PlannedTensor] | None:
-    """Each number with the first parameter after the last one that it fits; None if one is left."""
-    found: list[PlannedTensor] = []
-    left = iter(parameters)
-    for key in keys:
-        fitting = next((each for each in left if agree([key], [each], shapes)), None)
-        if fitting is None:
-            return None
-        found.append(fitting)
-    return found
-
-
-def once(plan: Plan) -> list[PlannedTensor]:
-    """The model's parameters in the order of `model.parameters()`, tied ones once."""
-    found: dict[object, PlannedTensor] = {}
-    for tensor in plan.model_tensors:
-        if is_parameter(tensor.source):
-            found.setdefault(view_of(tensor.source), tensor)
-    return list(found.values())
-
-
-def state_shapes(plan: Plan, section: str) -> dict[str, list[Shape]]:
-    """Number, as text -> the shapes of what an optimizer keeps for it."""
-    shapes: dict[str, list[Shape]] = {}
-    for tensor in plan.source.tensors:
-        if tensor.section == section and tensor.name.startswith("state."):
-            shapes.setdefault(tensor.name.split(".")[1], []).append(tensor.shape)
-    return shapes
-
-
-def agree(
-    keys: Sequence[object],
-    parameters: Sequence[PlannedTensor],
-    shapes: Mapping[str, list[Shape]],
-) -> bool:
-    """True when what is kept for each number has the shape of its parameter, or of a part of it."""
-    return all(
-        shape in parts_of(parameter.source.shape)
-        for key, parameter in zip(keys, parameters, strict=True)
-        for shape in shapes.get(str(key), ())
+def held_of(
+    plan: Plan,
+    section: str,
+    frozen: frozenset[str],
+    state: Mapping[object, object],
+    groups: Sequence[object],
+) -> Held:
+    """What one optimizer holds of the parameters that are frozen."""
+    known: dict[object, str] = {}
+    doubtful: dict[object, str] = {}
+    for key, names in candidates_of(plan, section, groups).items():
+        frozen_ones = [name for name in names if name in frozen]
+        if names and len(frozen_ones) == len(names):
+            known[key] = " or ".join(names[:2]) + " or another" * (len(names) > 2)
+        elif frozen_ones or not names:
+            others = [name for name in names if name not in frozen]
+            doubtful[key] = " or ".join([*frozen_ones[:1], *others[:1]] or ["none of the model's"])
+    held = frozenset(
+        tensor.name.split(".")[1]
+        for tensor in plan.source.tensors
+        if tensor.section == section and tensor.name.startswith("state.")
     )
-
-
-def parts_of(shape: Shape) -> tuple[Shape, ...]:
-    """Shapes of what is kept for a parameter: all of it, a number, its rows, its columns."""
-    return shape, (), (1,), shape[:-1], shape[:-2] + shape[-1:]
+    return Held(
+        section,
+        known,
+        frozenset(key for key in known if key in state),
+        doubtful,
+        frozenset(key for key in doubtful if str(key) in held),
+    )
 
 
 def at(tree: object, path: str) -> object:
