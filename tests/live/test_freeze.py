@@ -157,6 +157,32 @@ class TestApplyFreeze:
         assert model.weight.requires_grad
         assert apply_freeze(model, {"weight": False, "bias": True, "codes": False}).trainable == 2
 
+    @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+    def test_a_wrapper_on_one_side_is_seen_through(self, prefix: str) -> None:
+        model: nn.Module = Net()
+        plan = FreezePlan({f"{prefix}{name}": flag for name, flag in PLAN.items()})
+        plan = replace(plan, bn_eval=(f"{prefix}backbone.1", prefix.removesuffix(".")))
+        applied = apply_freeze(model, plan)
+        assert applied.frozen == tuple(BACKBONE)
+        assert applied.bn_eval == ("backbone.1", "")
+        assert not model.train().training
+
+        for part in reversed(prefix.removesuffix(".").split(".")):
+            model = nn.ModuleDict({part: model})
+        assert apply_freeze(model, dict.fromkeys(NAMES, True)).unfrozen == tuple(
+            f"{prefix}{name}" for name in BACKBONE
+        )
+        plan = FreezePlan(PLAN, ("backbone.1", ""))
+        applied = apply_freeze(model, plan)
+        assert applied.frozen == tuple(f"{prefix}{name}" for name in BACKBONE)
+        assert applied.bn_eval == (f"{prefix}backbone.1", prefix.removesuffix("."))
+
+    def test_names_of_which_one_fits_are_left_as_they_are(self) -> None:
+        model = nn.ModuleDict({"module": nn.Linear(3, 2), "fc": nn.Linear(3, 2)})
+        plan = {"module.weight": False, "module.bias": False}
+        with pytest.raises(UsageError, match=r"says nothing of fc\.weight, fc\.bias"):
+            apply_freeze(model, plan)
+
 
 class TestPlans:
     def test_a_plan_file(self, tmp_path: Path) -> None:

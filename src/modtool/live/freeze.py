@@ -5,7 +5,7 @@ torch is imported when a model is at hand, not before.
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from modtool.errors import CorruptFileError, TargetError, UsageError
 from modtool.formats import open_checkpoint
+from modtool.names import shared_prefixes
 from modtool.patterns import hint_for, select
 from modtool.plan import recorded_bn_eval
 from modtool.plan.owners import owner
@@ -86,7 +87,8 @@ def apply_freeze(
     """Set `requires_grad` as a plan says, and keep its `bn_eval` modules in eval from now on.
 
     Nothing is changed unless everything can be. A tied parameter counts as named when one of its
-    names is.
+    names is. The prefix of a wrapper (DataParallel, torch.compile) that only one side has is seen
+    through.
 
     Args:
         model: The model to train.
@@ -100,9 +102,9 @@ def apply_freeze(
         TargetError: There is no such file, or it does not record what is frozen.
         CorruptFileError: The file contradicts itself.
     """
-    plan = as_plan(source)
     parameters = tied_names(model)
     first = {name: names[0] for names in parameters for name in names}
+    plan = rewrapped(as_plan(source), first)
     buffers = {name for name, _ in model.named_buffers(remove_duplicate=False)}
     modules = dict(model.named_modules(remove_duplicate=False))
     # A plan made of a bare state_dict cannot know that a tensor of its own name is a buffer.
@@ -182,6 +184,23 @@ def plan_of(checkpoint: Checkpoint) -> FreezePlan:
         hint = "`modtool freeze` writes a checkpoint that does"
         raise TargetError(f"{checkpoint.target} does not record what is frozen", hint)
     return FreezePlan(MappingProxyType(flags), recorded_bn_eval(checkpoint))
+
+
+def rewrapped(plan: FreezePlan, names: Collection[str]) -> FreezePlan:
+    """The plan in the model's names, where one of the two is wrapped and not a name fits as it is.
+
+    `nn.DataParallel` and `torch.compile` put a prefix before all names.
+    """
+    own, wanted = ("".join(shared_prefixes(each)) for each in (plan.requires_grad, names))
+    if own == wanted or any(name in names for name in plan.requires_grad):
+        return plan
+
+    def changed(path: str) -> str:
+        below = f"{path}.".removeprefix(own) if path else ""
+        return (wanted + below).removesuffix(".")
+
+    flags = {changed(name): flag for name, flag in plan.requires_grad.items()}
+    return FreezePlan(flags, tuple(map(changed, plan.bn_eval)))
 
 
 def tied_names(model: "nn.Module") -> tuple[tuple[str, ...], ...]:
