@@ -65,13 +65,13 @@ def same(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]
         assert bits(found[name]) == bits(tensor), name
 
 
-def check_archive(path: Path) -> None:
-    """What every torch file that modtool writes has to pass."""
+def check_archive(path: Path, stem: str = "") -> None:
+    """What every torch file that modtool writes has to pass; a copy keeps its folder's name."""
     with zipfile.ZipFile(path) as archive:
         assert archive.testzip() is None
         names = [name.partition("/")[2] for name in archive.namelist()]
         roots = {name.partition("/")[0] for name in archive.namelist()}
-    assert roots == {path.stem}
+    assert roots == {stem or path.stem}
     assert names[:4] == ["data.pkl", ".format_version", ".storage_alignment", "byteorder"]
     assert names[-2:] == ["version", ".data/serialization_id"]
 
@@ -511,19 +511,26 @@ def test_a_full_model_to_each_form(tmp_path: Path) -> None:
     assert [item.name for item in plan.dropped] == ["hidden"]
 
 
-def written_back(source: Path, *edits: Callable[[Plan], Plan], name: str = "back.pth") -> Path:
+def written_back(
+    source: Path,
+    *edits: Callable[[Plan], Plan],
+    name: str = "back.pth",
+    copy: bool = False,
+) -> Path:
     plan = plan_rewrite(open_checkpoint(str(source)))
     for edit in edits:
         plan = edit(plan)
     target = source.parent / name
     write(plan, str(target), compute=compute)
-    check_archive(target)
+    check_archive(target, "source" if copy else "")
     return target
 
 
 def test_a_full_model_frozen_inside_its_file(tmp_path: Path) -> None:
     model = save_model(tmp_path / "source.pth")
-    frozen = written_back(tmp_path / "source.pth", lambda plan: freeze(plan, ["first", "third"]))
+    frozen = written_back(
+        tmp_path / "source.pth", lambda plan: freeze(plan, ["first", "third"]), copy=True
+    )
     found = torch.load(frozen, weights_only=False)
     assert isinstance(found, Model)
     flags = {name: p.requires_grad for name, p in found.named_parameters()}
@@ -543,13 +550,23 @@ def test_a_full_model_frozen_inside_its_file(tmp_path: Path) -> None:
 
 def test_freeze_then_unfreeze_is_identity(tmp_path: Path) -> None:
     save_model(tmp_path / "source.pth")
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    plain = written_back(tmp_path / "source.pth", name="a/same.pth")
-    frozen = written_back(tmp_path / "source.pth", lambda plan: freeze(plan, ["*"]))
-    again = written_back(frozen, lambda plan: unfreeze(plan, ["*"]), name="b/same.pth")
-    assert again.read_bytes() == plain.read_bytes()
-    assert frozen.read_bytes() != plain.read_bytes()
+    source = (tmp_path / "source.pth").read_bytes()
+    frozen = written_back(tmp_path / "source.pth", lambda plan: freeze(plan, ["*"]), copy=True)
+    again = written_back(frozen, lambda plan: unfreeze(plan, ["*"]), name="again.pth", copy=True)
+    assert again.read_bytes() == source
+    assert frozen.read_bytes() != source
+
+
+def test_a_full_model_frozen_and_moved_is_written_anew(tmp_path: Path) -> None:
+    save_model(tmp_path / "source.pth")
+    moved = written_back(
+        tmp_path / "source.pth",
+        lambda plan: freeze(plan, ["first"]),
+        lambda plan: map_location(plan, "cuda:1"),
+    )
+    found = torch.load(moved, weights_only=False, map_location="cpu")
+    flags = [parameter.requires_grad for parameter in found.parameters()]
+    assert flags == [False, False, True, True, True]
 
 
 def test_a_full_model_moved_and_cast(tmp_path: Path) -> None:
