@@ -240,7 +240,7 @@ def test_a_batch_norm_that_is_given_one_value_is_told() -> None:
 
 
 def test_a_forward_that_fails_is_told_with_its_place() -> None:
-    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(5, 4))
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(5, 4), nn.Linear(4, 4))
     ((code, where, message),) = told(model, "2,4")
     assert (code, where) == ("forward-failed", "1")
     assert message.startswith("in eval mode the forward pass fails, which was given [2, 4]: Runti")
