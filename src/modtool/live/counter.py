@@ -1,13 +1,15 @@
 """Watches every operator of a forward pass: what it multiplies, makes, and writes over."""
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from threading import Lock, get_ident
 
 import torch
 from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from modtool.live.operators import cost_of, macs_of, name_of
+from modtool.live.operators import Operator, cost_of, macs_of, name_of
 
 __all__ = ["FIRST_INPUT", "OperatorWatch", "Origins", "Overwritten"]
 
@@ -74,9 +76,9 @@ class Overwritten:
         if key in self.watched and key not in self.saved:
             self.saved[key] = self.watched[key].untyped_storage().clone()  # type: ignore[no-untyped-call]
 
-    def before(self, operator: OpOverload, arguments: Sequence[object]) -> None:
+    def before(self, operator: Operator, arguments: Sequence[object]) -> None:
         """Save what an operator is about to write over."""
-        if not operator._schema.is_mutable:
+        if not isinstance(operator, OpOverload) or not operator._schema.is_mutable:
             return
         for argument in tensors_in(arguments):
             self.save(storage_key(argument))
@@ -94,13 +96,16 @@ class OperatorWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Attributes:
         parameters: Ids of the model's parameters.
         used: Those that an operator was given.
-        macs: All that were run so far.
+        counts: The multiply-accumulates that each thread ran so far.
         unknown: Operators that compute and have no formula, in order of appearance.
+        split: Those that are being taken apart into simpler ones.
         last: The operator that ran last, or is running.
         ran: How many operators ran, the last included.
         source: The call that its arguments come from.
         peak: Most bytes that tensors made by operators took at a time.
     """
+
+    supports_higher_order_operators = True
 
     def __init__(self, origins: Origins, overwritten: Overwritten) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -108,42 +113,82 @@ class OperatorWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.overwritten = overwritten
         self.parameters: frozenset[int] = frozenset()
         self.used: set[int] = set()
-        self.macs = 0
+        self.counts: dict[int, int] = {}
+        self.lock = Lock()
         self.unknown: dict[str, None] = {}
+        self.split: set[Operator] = set()
         self.last = ""
         self.ran = 0
         self.source: int | None = None
         self.alive = Alive()
 
+    @property
+    def macs(self) -> int:
+        """All multiply-accumulates so far."""
+        return sum(self.counts.values())
+
+    @property
+    def macs_here(self) -> int:
+        """Those of this thread."""
+        return self.counts.get(get_ident(), 0)
+
+    def hand_over(self, thread: int) -> None:
+        """Count what this thread ran as another's, which waits for it."""
+        with self.lock:
+            self.counts[thread] = self.counts.get(thread, 0) + self.counts.pop(get_ident(), 0)
+
     def __torch_dispatch__(
         self,
-        func: OpOverload,
-        types: object,
+        func: Operator,
+        types: Collection[type],
         args: tuple[object, ...] = (),
         kwargs: dict[str, object] | None = None,
     ) -> object:
         kwargs = kwargs or {}
+        given = list(tensors_in((*args, *kwargs.values())))
+        self.used |= self.parameters.intersection(map(id, given))
+        if any(map(dispatches, types)):
+            return NotImplemented  # what a subclass of Tensor makes of it comes here again
         cost = cost_of(func)
-        if cost == "unknown":
-            with self:
-                result = func.decompose(*args, **kwargs)
-            if result is not NotImplemented:
-                return result
+        if cost == "unknown" and (result := self.taken_apart(func, args, kwargs)) is not None:
+            return result
         self.last = name_of(func)
         self.ran += 1
-        given = list(tensors_in((*args, *kwargs.values())))
         self.source = self.origins.latest(given)
-        self.used |= self.parameters.intersection(map(id, given))
         self.overwritten.before(func, args)
         result = func(*args, **kwargs)
-        if cost == "counted":
-            self.macs += macs_of(func, args, result)
-        elif cost == "unknown":
+        macs = macs_of(func, args, result) if cost == "counted" else None
+        if macs:
+            self.counts[get_ident()] = self.macs_here + macs
+        if macs is None and cost != "left out":
             self.unknown.setdefault(self.last)
         made = list(tensors_in([result]))
         self.alive.add(made)
         self.origins.pass_on(self.source, given, made)
         return result
+
+    def taken_apart(
+        self, func: Operator, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> object:
+        """What an operator gives that is made of others, which are watched; None: it is not."""
+        if func in self.split or not isinstance(func, OpOverload):
+            return None
+        self.split.add(func)
+        try:
+            with self:
+                result = func.decompose(*args, **kwargs)
+        finally:
+            self.split.discard(func)
+        return None if result is NotImplemented else result
+
+
+def dispatches(kind: type) -> bool:
+    """True for a subclass of Tensor that makes other operators of those it is given."""
+    own = getattr(kind, "__torch_dispatch__", DISABLED)
+    return own is not DISABLED and not issubclass(kind, FakeTensor)
+
+
+DISABLED = torch._C._disabled_torch_dispatch_impl
 
 
 class Alive:

@@ -195,6 +195,7 @@ FORMULAS: Mapping[str, Formula] = MappingProxyType(
         "aten._scaled_dot_product_attention_math_for_mps": attention,
         "aten._efficient_attention_forward": attention_by_position,
         "aten._flash_attention_forward": attention_by_position,
+        "higher_order.flex_attention": attention,
         "aten.mkldnn_rnn_layer": recurrent_layer,
         "aten._cudnn_rnn": recurrent_stack,
         "aten.miopen_rnn": recurrent_stack,

@@ -5,14 +5,17 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from torch._ops import OpOverload
+from torch._ops import HigherOrderOperator, OpOverload
 from torch.utils._python_dispatch import _disable_current_modes
 
 from modtool.live.flops import FORMULAS, Formula
 
-__all__ = ["Cost", "cost_of", "macs_of", "name_of"]
+__all__ = ["Cost", "Operator", "cost_of", "macs_of", "name_of"]
 
 Cost = Literal["counted", "left out", "unknown"]
+
+Operator = OpOverload | HigherOrderOperator
+"""What torch runs; of higher order are those that take functions, such as flex_attention."""
 
 # Elementwise, reducing, moving and making operators that torch does not tag as such.
 LEFT_OUT_NAMES = """
@@ -27,7 +30,10 @@ LEFT_OUT_NAMES = """
     _functional_sym_constrain_range _functional_sym_constrain_range_for_size sym_constrain_range
     sym_constrain_range_for_size _print _local_scalar_dense equal is_same_size item dense_dim
     sparse_dim is_coalesced is_pinned record_stream sym_size sym_stride _fused_sdp_choice q_scale
-    q_zero_point _linalg_check_errors
+    q_zero_point _linalg_check_errors _is_all_true _is_any_true _nested_tensor_size
+    _nested_tensor_strides _nested_tensor_storage_offsets _nested_get_values _nested_get_offsets
+    _nested_get_lengths _nested_get_ragged_idx _nested_get_min_seqlen _nested_get_max_seqlen
+    _nested_get_jagged_dummy _nested_compute_contiguous_strides_offsets
 
     moved: _to_copy _to_dense alias alias_copy as_strided_copy as_strided_scatter block_diag cat
     _chunk_cat channel_shuffle clone constant_pad_nd contiguous copy detach detach_copy diag_embed
@@ -82,18 +88,22 @@ LEFT_OUT_NAMES = """
 LEFT_OUT = frozenset(name for name in LEFT_OUT_NAMES.split() if not name.endswith(":"))
 
 
-def name_of(operator: OpOverload) -> str:
+def name_of(operator: Operator) -> str:
     """`aten.mm`, the overload left out."""
+    if isinstance(operator, HigherOrderOperator):
+        return f"higher_order.{operator}"
     return str(operator.overloadpacket)
 
 
 @functools.cache
-def cost_of(operator: OpOverload) -> Cost:
+def cost_of(operator: Operator) -> Cost:
     """Whether an operator is counted, left out by the convention, or not known to modtool."""
     name = name_of(operator)
     namespace, _, short = name.partition(".")
     if formula_of(name):
         return "counted"
+    if isinstance(operator, HigherOrderOperator):
+        return "unknown"
     if namespace == "quantized" and not any(word in short for word in PRODUCTS):
         return "left out"
     if namespace in SILENT or operator.is_view or is_elementwise(operator):
@@ -124,20 +134,27 @@ def is_elementwise(operator: OpOverload) -> bool:
     return any(not free.isdisjoint(overload.tags) for overload in overloads)
 
 
-def macs_of(operator: OpOverload, arguments: Sequence[object], result: object) -> int:
-    """Multiply-accumulates of one call of a counted operator."""
-    shapes = [shape(argument) for argument in arguments]
-    formula = formula_of(name_of(operator))
-    return formula(*shapes, out=shape(result)) if formula else 0
+def macs_of(operator: Operator, arguments: Sequence[object], result: object) -> int | None:
+    """Multiply-accumulates of one call of a counted operator.
+
+    None where the formula does not tell: of nested tensors, only a linear layer's rows are alike.
+    """
+    name = name_of(operator)
+    nested = any(isinstance(each, torch.Tensor) and each.is_nested for each in arguments)
+    formula = formula_of(name) if not nested or name == "aten.linear" else None
+    if formula is None:
+        return None
+    return formula(*map(shape, arguments), out=shape(result))
 
 
 def shape(value: object) -> object:
     """A tensor's shape; lists of tensors as lists of shapes; anything else as it is.
 
+    A nested tensor is as long as it has elements.
     Packed weights of quantized modules have the shape of what they unpack to.
     """
     if isinstance(value, torch.Tensor):
-        return tuple(value.shape)
+        return (value.numel(),) if value.is_nested else tuple(value.shape)
     if isinstance(value, torch.ScriptObject) and hasattr(value, "unpack"):
         with _disable_current_modes():
             return tuple(value.unpack()[0].shape)

@@ -158,6 +158,7 @@ def observed(
             recorder.attach()
             with settings.observer.watching(recorder), watch:
                 output = model(*made.args, **made.kwargs)
+            recorder.recording = False  # a checkpoint runs modules again in the backward pass
         except (Exception, SystemExit) as error:
             failure = failure_of(error, model, recorder)
         if settings.backward and failure is None:

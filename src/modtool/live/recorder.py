@@ -3,6 +3,8 @@
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from math import hypot
+from threading import get_ident
 
 import torch
 from torch import nn
@@ -46,6 +48,7 @@ class Recorder:
     Attributes:
         calls: Every call in the order in which they began; the model's own is the first.
         failed: The innermost call that saw an exception, by the exception's id.
+        recording: Whether calls are written down; the hooks may stay on for their gradients.
     """
 
     def __init__(
@@ -73,10 +76,26 @@ class Recorder:
                 self.modules.append(module)
         self.calls: list[Call] = []
         self.failed: dict[int, tuple[BaseException, Call]] = {}
-        self.open: list[Call] = []
+        self.recording = True
+        self.thread = get_ident()
+        self.stacks: dict[int, list[Call]] = {self.thread: []}
         self.counts: dict[int, int] = {}
         self.handles: list[RemovableHandle] = []
         self.sizes: dict[int, int] = {}
+
+    @property
+    def open(self) -> list[Call]:
+        """The calls that this thread is in, the innermost last."""
+        return self.stacks.setdefault(get_ident(), [])
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """True in a thread that the forward pass has started."""
+        return get_ident() != self.thread
+
+    def __deepcopy__(self, memo: object) -> "Recorder":
+        """A model that copies a part of itself copies that part's hooks."""
+        return self
 
     def name_inputs(self, inputs: Mapping[str, object]) -> None:
         """Remember which tensors are the model's own inputs."""
@@ -103,17 +122,21 @@ class Recorder:
         self.handles.clear()
 
     def begin(self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
-        """A call begins."""
+        """A call begins; those of a copy that was made under way are not told apart."""
+        if not self.recording or id(module) not in self.paths:
+            return
+        if self.is_elsewhere and not self.open:
+            self.watch.__enter__()  # type: ignore[no-untyped-call] # a new thread has no modes
         number = self.counts[id(module)] = self.counts.get(id(module), 0) + 1
         call = Call(
             index=len(self.calls) - 1,
             path=self.paths[id(module)],
             module=module,
             number=number,
-            depth=len(self.open),
+            depth=len(self.open) + (len(self.stacks[self.thread]) if self.is_elsewhere else 0),
             inputs=(*described(args), *described(kwargs)),
             given=(args, kwargs),
-            macs=self.watch.macs,
+            macs=self.watch.macs_here,
             ran=self.watch.ran,
             finite=not self.statistics or is_finite((args, kwargs)),
         )
@@ -128,10 +151,10 @@ class Recorder:
         result: object,
     ) -> None:
         """A call ends, with a result or with an exception."""
-        while self.open and self.open[-1].module is not module:
-            self.close(self.open[-1])
-        if not self.open:
+        if all(call.module is not module for call in self.open):
             return
+        while self.open[-1].module is not module:
+            self.close(self.open[-1])
         call = self.open[-1]
         error = sys.exc_info()[1]
         if result is None and error is not None:
@@ -142,8 +165,11 @@ class Recorder:
 
     def close(self, call: Call) -> None:
         """No more operators belong to this call."""
-        call.macs = self.watch.macs - call.macs
+        call.macs = self.watch.macs_here - call.macs
         self.open.remove(call)
+        if self.is_elsewhere and not self.open:
+            self.watch.hand_over(self.thread)
+            self.watch.__exit__(None, None, None)  # type: ignore[no-untyped-call]
         if not self.failed_at(call):
             call.given = ()
 
@@ -281,6 +307,8 @@ def norm_of(gradient: torch.Tensor) -> float:
     """The Euclidean norm, summed in float64 where the element type is smaller."""
     with unwatched():
         values = gradient.detach()
+        if values.is_nested:
+            return hypot(*map(norm_of, values.unbind()))
         values = values.to_dense() if values.layout is not torch.strided else values
         kind = torch.complex128 if values.is_complex() else torch.float64
         return float(torch.linalg.vector_norm(values, dtype=kind))

@@ -26,7 +26,9 @@ def untouched(model: nn.Module) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(random_states_kept())
+        stack.enter_context(default_dtype_kept())
         stack.enter_context(fastpath_off())
+        stack.enter_context(flex_attention_uncompiled())
         stack.enter_context(attributes_kept(model))
         yield
 
@@ -142,3 +144,29 @@ def fastpath_off() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(enabled)
+
+
+@contextlib.contextmanager
+def flex_attention_uncompiled() -> Iterator[None]:
+    """Have flex_attention run as it stands: torch compiles nothing while operators are watched."""
+    module = sys.modules.get("torch.nn.attention.flex_attention")
+    flag = "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG"
+    if not hasattr(module, flag):
+        yield
+        return
+    kept = getattr(module, flag)
+    setattr(module, flag, True)
+    try:
+        yield
+    finally:
+        setattr(module, flag, kept)
+
+
+@contextlib.contextmanager
+def default_dtype_kept() -> Iterator[None]:
+    """Put back what dtype new tensors have."""
+    kept = torch.get_default_dtype()
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(kept)
