@@ -3,7 +3,8 @@
     python kill_at_random.py KILLS SOURCE OUT [OPTION…]
 
 Each conversion is a fork of this process, which imports no torch, so that a hundred are soon done.
-Prints, as JSON, how often the output was absent and how often it was there, and what was wrong.
+Prints, as JSON, how often the output was absent, how often it was there, how often something
+hidden was left beside it, and what was wrong.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ import time
 from pathlib import Path
 
 from modtool.cli import run
+from modtool.write.leftovers import HIDDEN
 
 
 def digest(path: Path) -> str:
@@ -56,7 +58,7 @@ def main(kills: int, source: Path, output: Path, options: list[str]) -> dict[str
     took = time.monotonic() - began
     complete, before = digest(output), digest(source)
     clear(output.parent)
-    absent = present = 0
+    absent = present = hidden = 0
     wrong: list[str] = [] if status == 0 else [f"status {status}"]
     for _ in range(kills):
         child = start(arguments)
@@ -69,12 +71,13 @@ def main(kills: int, source: Path, output: Path, options: list[str]) -> dict[str
                 wrong.append("an incomplete output")
         else:
             absent += 1
-        names = [name for name in clear(output.parent) if not name.startswith(".modtool-")]
-        if set(names) - {output.name}:
+        names = set(clear(output.parent)) - {output.name}
+        hidden += bool(names)
+        if not all(HIDDEN.match(name) for name in names):
             wrong.append(f"strange files: {names}")
     if digest(source) != before:
         wrong.append("the source has changed")
-    return {"absent": absent, "present": present, "wrong": wrong}
+    return {"absent": absent, "present": present, "hidden": hidden, "wrong": wrong}
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import os
 import resource
 import stat
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ import torch
 from modtool.errors import CorruptFileError, OutputError
 from modtool.formats import open_checkpoint
 from modtool.plan import Plan, PlannedTensor, cast, plan_conversion
-from modtool.write import write
+from modtool.write import atomic, write
+from modtool.write.leftovers import HIDDEN, hidden_name, hold
 
 
 @pytest.fixture
@@ -22,6 +24,14 @@ def source(tmp_path: Path) -> Path:
     (tmp_path / "out").mkdir()
     torch.save({"a": torch.arange(100_000.0), "b": torch.ones(3)}, path)
     return path
+
+
+@pytest.fixture(params=["unnamed", "named"])
+def kind_of_file(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where files without a name are to be had, and where they are not."""
+    if request.param == "named":
+        monkeypatch.setattr(atomic, "UNNAMED", 0)
+    return str(request.param)
 
 
 def plan_of(source: Path) -> Plan:
@@ -105,7 +115,7 @@ def test_a_relative_path(source: Path, tmp_path: Path, monkeypatch: pytest.Monke
     assert os.listdir(tmp_path / "out") == ["x.safetensors"]
 
 
-def test_permissions_are_those_of_open(source: Path, tmp_path: Path) -> None:
+def test_permissions_are_those_of_open(source: Path, tmp_path: Path, kind_of_file: str) -> None:
     before = os.umask(0o027)
     try:
         target = tmp_path / "out" / "x.safetensors"
@@ -120,7 +130,7 @@ def test_permissions_are_those_of_open(source: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_nothing_remains_after_an_interruption(
-    source: Path, tmp_path: Path, error: type[BaseException]
+    source: Path, tmp_path: Path, error: type[BaseException], kind_of_file: str
 ) -> None:
     target = tmp_path / "out" / "x.safetensors"
     seen: list[str] = []
@@ -131,8 +141,7 @@ def test_nothing_remains_after_an_interruption(
 
     with pytest.raises(error):
         write(plan_of(source), str(target), progress=stop)
-    assert len(seen) == 1
-    assert seen[0].startswith(".modtool-")
+    assert [bool(HIDDEN.match(name)) for name in seen] == [True] * (kind_of_file == "named")
     assert os.listdir(target.parent) == []
 
 
@@ -149,7 +158,9 @@ def test_nothing_remains_after_a_full_disk(source: Path, tmp_path: Path) -> None
     assert os.listdir(target.parent) == []
 
 
-def test_a_file_that_appears_meanwhile_is_kept(source: Path, tmp_path: Path) -> None:
+def test_a_file_that_appears_meanwhile_is_kept(
+    source: Path, tmp_path: Path, kind_of_file: str
+) -> None:
     target = tmp_path / "out" / "x.safetensors"
 
     def appear(done: int, total: int, name: str) -> None:
@@ -161,7 +172,7 @@ def test_a_file_that_appears_meanwhile_is_kept(source: Path, tmp_path: Path) -> 
     assert os.listdir(target.parent) == ["x.safetensors"]
 
 
-def test_of_two_runs_one_wins_whole(source: Path, tmp_path: Path) -> None:
+def test_of_two_runs_one_wins_whole(source: Path, tmp_path: Path, kind_of_file: str) -> None:
     target = tmp_path / "out" / "x.safetensors"
     both = threading.Barrier(2)
     results: list[object] = []
@@ -226,3 +237,38 @@ def test_verification_sees_what_is_wrong(source: Path, tmp_path: Path) -> None:
         write(plan, str(target), compute=changing, verified=True)
     assert times == ["a", "b", "a"]
     assert os.listdir(target.parent) == []
+
+
+# -- what runs that were killed have left ---------------------------------------------------------
+
+
+def test_what_nobody_holds_is_removed_by_the_next_run(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    long_ago = time.time() - 60
+    held = out / hidden_name()
+    descriptor = os.open(held, os.O_WRONLY | os.O_CREAT)
+    hold(descriptor)
+    for name in ("file", "folder", "of another machine", "young"):
+        path = {
+            "of another machine": out / hidden_name("0123456789abcdef"),
+        }.get(name, out / hidden_name())
+        if name == "folder":
+            path.mkdir()
+            (path / "model-00001-of-00002.safetensors").write_text("half of it")
+        else:
+            path.write_text(name)
+        if name != "young":
+            os.utime(path, (long_ago, long_ago))
+    os.utime(held, (long_ago, long_ago))
+    mine = out / ".modtool-notes.tmp"
+    mine.write_text("not of this kind")
+    os.utime(mine, (long_ago, long_ago))
+    write(plan_of(source), str(out / "x.safetensors"))
+    os.close(descriptor)
+    left = {path.read_text() for path in out.iterdir() if path.name != "x.safetensors"}
+    assert left == {"", "not of this kind", "of another machine", "young"}
+    a_day_ago = time.time() - 25 * 3600
+    for path in out.iterdir():
+        os.utime(path, (a_day_ago, a_day_ago))
+    write(plan_of(source), str(out / "y.safetensors"))
+    assert sorted(os.listdir(out)) == [".modtool-notes.tmp", "x.safetensors", "y.safetensors"]

@@ -1,5 +1,6 @@
 """Killed, interrupted, out of space, two at once: the output is whole or absent."""
 
+import contextlib
 import json
 import os
 import signal
@@ -17,6 +18,8 @@ from modtool.errors import OutputError
 from modtool.formats import open_checkpoint
 from modtool.plan import Plan, plan_conversion
 from modtool.write import write
+from modtool.write.atomic import unnamed_file
+from modtool.write.leftovers import HIDDEN
 
 SCRIPT = Path(__file__).with_name("kill_at_random.py")
 MEGABYTE = 1 << 20
@@ -31,6 +34,13 @@ def source(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     torch.save({f"{index}.weight": torch.randn(256, 4100) for index in range(20)}, path)
     return path
+
+
+def has_unnamed_files(folder: Path) -> bool:
+    found = unnamed_file(str(folder))
+    if found is not None:
+        os.close(found.descriptor)
+    return found is not None
 
 
 def modtool(*arguments: object) -> "subprocess.Popen[str]":
@@ -57,6 +67,34 @@ def test_killed_at_random_moments(
     assert found["wrong"] == []
     assert found["absent"] + found["present"] == kills
     assert found["absent"] > kills // 10
+    if output != "new" and unnamed_file(str(tmp_path)) is not None:
+        assert found["hidden"] == 0
+
+
+def test_what_a_killed_set_left_is_gone_after_the_next(source: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    options = ("convert", source, "-o", folder / "set", "--max-shard-size", "30MB")
+    running = modtool(*options)
+    while not (left := os.listdir(folder)):
+        time.sleep(0.001)
+    running.kill()
+    running.communicate()
+    if left == ["set"]:  # it was done already
+        return
+    assert HIDDEN.match(left[0])
+    long_ago = time.time() - 60
+    os.utime(folder / left[0], (long_ago, long_ago))
+    assert modtool(*options).communicate()[1] == ""
+    assert os.listdir(folder) == ["set"]
+
+
+def writes_into(process: int, folder: Path) -> bool:
+    """True when a process has a file open there that has no name."""
+    for descriptor in Path(f"/proc/{process}/fd").glob("*"):
+        with contextlib.suppress(OSError):
+            if os.readlink(descriptor).startswith(f"{folder}/#"):
+                return True
+    return False
 
 
 @pytest.mark.parametrize(
@@ -70,7 +108,7 @@ def test_nothing_remains_after_ctrl_c(
     folder = tmp_path / "out"
     output = folder / ("set" if options else "x.safetensors")
     running = modtool("convert", source, "-o", output, *options)
-    while not os.listdir(folder):
+    while not (os.listdir(folder) or writes_into(running.pid, folder)) and running.poll() is None:
         time.sleep(0.001)
     running.send_signal(number)
     out, err = running.communicate()

@@ -3,12 +3,12 @@
 import contextlib
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from modtool.errors import OutputError
+from modtool.write.leftovers import hidden_name, hold
 
 __all__ = [
     "Temporary",
@@ -20,8 +20,12 @@ __all__ = [
     "output_path",
     "same_file",
     "sync_folder",
-    "temporary_sibling",
+    "write_all",
 ]
+
+# A file without a name, of which nothing is left when its process is killed.
+UNNAMED = getattr(os, "O_TMPFILE", 0)
+WRITABLE = os.O_WRONLY | os.O_CLOEXEC
 
 NO_HARD_LINKS = frozenset(
     {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
@@ -71,45 +75,73 @@ def same_file(found: os.stat_result, source: str) -> bool:
 
 
 class Temporary(NamedTuple):
-    """A file that is being written: where it is until it gets its name."""
+    """A file that is being written: what reads it until it gets its name, and that name if any."""
 
     descriptor: int
     path: str
-
-
-def temporary_sibling(path: str) -> str:
-    """A name in the same folder that nothing else has."""
-    return os.path.join(os.path.dirname(path), f".modtool-{secrets.token_hex(8)}.tmp")
+    is_named: bool
 
 
 @contextlib.contextmanager
-def atomic_file(path: str, *, replace: bool) -> Iterator[Temporary]:
+def atomic_file(path: str, *, replace: bool, named: bool = False) -> Iterator[Temporary]:
     """A new file that takes its name when the block ends well.
 
-    It is a hidden sibling until then, and is removed on any exception, `KeyboardInterrupt`
-    included. Without `replace` a file that has appeared at `path` meanwhile is left alone, so of
-    two runs at once one wins whole.
+    It has no name until then, where the file system can do that; else, or with `named`, it is a
+    hidden sibling, and is removed on any exception, `KeyboardInterrupt` included. Without
+    `replace` a file that has appeared at `path` meanwhile is left alone, so of two runs at once
+    one wins whole.
 
     Raises:
         OutputError: The system would not let it be written.
     """
-    temporary = temporary_sibling(path)
+    folder = os.path.dirname(path)
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        temporary = named_file(folder) if named else unnamed_file(folder) or named_file(folder)
         try:
-            yield Temporary(descriptor, temporary)
+            hold(temporary.descriptor)
+            yield temporary
             if replace:
-                keep_mode(descriptor, path)
-            os.fsync(descriptor)
+                keep_mode(temporary.descriptor, path)
+            os.fsync(temporary.descriptor)
+            publish(temporary, path, replace=replace)
+        except BaseException:
+            if temporary.is_named:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary.path)
+            raise
         finally:
-            os.close(descriptor)
-        publish(temporary, path, replace=replace)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        if isinstance(error, OSError):
-            raise output_error(path, error) from error
-        raise
+            os.close(temporary.descriptor)
+    except OSError as error:
+        raise output_error(path, error) from error
+
+
+def unnamed_file(folder: str) -> Temporary | None:
+    """A new file that has no name; None where the file system has no such files."""
+    if not UNNAMED:
+        return None
+    try:
+        descriptor = os.open(folder or ".", WRITABLE | UNNAMED, 0o666)
+    except OSError:
+        return None  # whatever it is, a named file meets it too and tells
+    path = f"/proc/self/fd/{descriptor}"
+    if os.path.exists(path):
+        return Temporary(descriptor, path, is_named=False)
+    os.close(descriptor)
+    return None
+
+
+def named_file(folder: str) -> Temporary:
+    """A new hidden file."""
+    path = os.path.join(folder, hidden_name())
+    descriptor = os.open(path, WRITABLE | os.O_CREAT | os.O_EXCL, 0o666)
+    return Temporary(descriptor, path, is_named=True)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of some bytes: a call may take only a part of them."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
 
 
 def keep_mode(descriptor: int, path: str) -> None:
@@ -118,13 +150,38 @@ def keep_mode(descriptor: int, path: str) -> None:
         os.fchmod(descriptor, stat.S_IMODE(os.stat(path).st_mode))
 
 
-def publish(temporary: str, path: str, *, replace: bool) -> None:
-    """Move the finished file to its name, and make that lasting."""
-    if replace:
-        os.replace(temporary, path)
+def publish(temporary: Temporary, path: str, *, replace: bool) -> None:
+    """Give the finished file its name, and make that lasting."""
+    folder, name = os.path.split(path)
+    if temporary.is_named:
+        if replace:
+            os.replace(temporary.path, path)
+        else:
+            link_new(temporary.path, path)
+    elif replace:
+        hidden = hidden_name()  # a link replaces nothing, a second name can
+        name_file(temporary, folder, hidden)
+        try:
+            os.replace(os.path.join(folder, hidden), path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(folder, hidden))
+            raise
     else:
-        link_new(temporary, path)
-    sync_folder(os.path.dirname(path))
+        try:
+            name_file(temporary, folder, name)
+        except FileExistsError:
+            raise already_there(path) from None
+    sync_folder(folder)
+
+
+def name_file(temporary: Temporary, folder: str, name: str) -> None:
+    """Give a file that has no name its first one."""
+    place = os.open(folder or ".", os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+    try:
+        os.link(temporary.path, name, dst_dir_fd=place, follow_symlinks=True)
+    finally:
+        os.close(place)
 
 
 def sync_folder(path: str) -> None:

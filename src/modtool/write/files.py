@@ -7,9 +7,16 @@ from modtool.errors import OutputError
 from modtool.plan import Plan, check
 from modtool.records import FileRange, TensorInfo
 from modtool.write import safetensors_file, torch_file
-from modtool.write.atomic import Temporary, atomic_file, check_space, output_path
+from modtool.write.atomic import (
+    Temporary,
+    atomic_file,
+    check_space,
+    output_path,
+    write_all,
+)
 from modtool.write.blocks import Blocks
 from modtool.write.in_place import copy_with, patches_of
+from modtool.write.leftovers import sweep
 from modtool.write.payload import Compute
 from modtool.write.streams import Progress, Sink, Sources
 from modtool.write.verifying import verify
@@ -48,6 +55,7 @@ def write(
     check(plan)
     path = os.fspath(path)
     target = output_path(path, source_files(plan), force=force, in_place=in_place)
+    sweep(os.path.dirname(target))
     with Sources() as sources:
         put_file(
             plan,
@@ -70,14 +78,15 @@ def put_file(
     verified: bool,
     compute: Compute | None,
     progress: Progress | None,
+    named: bool = False,
 ) -> None:
-    """Write a plan to a place that is known to be allowed.
+    """Write a plan to a place that is known to be allowed; `named` as `atomic_file` has it.
 
     Raises:
         OutputError: It could not be written.
         CorruptFileError: A source ended too early.
     """
-    with atomic_file(target, replace=replace) as temporary:
+    with atomic_file(target, replace=replace, named=named) as temporary:
         fill_file(plan, target, temporary, sources, compute, progress)
         if verified:
             os.fsync(temporary.descriptor)
@@ -127,7 +136,7 @@ def write_text(text: str, path: str, *, force: bool = False) -> tuple[str, ...]:
     """
     target = output_path(path, (), force=force, in_place=False)
     with atomic_file(target, replace=force) as temporary:
-        os.write(temporary.descriptor, text.encode("utf-8"))
+        write_all(temporary.descriptor, text.encode("utf-8"))
     return (path,)
 
 

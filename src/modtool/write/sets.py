@@ -28,8 +28,10 @@ from modtool.write.atomic import (
     output_error,
     same_file,
     sync_folder,
+    write_all,
 )
 from modtool.write.files import put_file, source_files
+from modtool.write.leftovers import hidden_name, hold, sweep
 from modtool.write.payload import Compute
 from modtool.write.streams import Progress, Sources
 
@@ -132,6 +134,7 @@ def write_set(
                 verified=verified,
                 compute=compute,
                 progress=watched.part if progress is not None else None,
+                named=True,  # so that the first process sees that the others get on
             )
             watched.before += shards[index].nbytes
         if ranks.rank:
@@ -204,24 +207,26 @@ def staged(names: Names, shards: Sequence[Plan], ranks: Ranks) -> Iterator[str]:
     """
     inside = os.path.isdir(names.folder) if names.folder else True
     parent = names.folder if inside else os.path.dirname(names.folder)
-    folder = os.path.join(parent, f".modtool-{fingerprint(names, shards, ranks)}.tmp")
+    sweep(parent)
+    shared = fingerprint(names, shards, ranks) if ranks.world > 1 else None
+    folder = os.path.join(parent, hidden_name(shared))
+    descriptor = None
     try:
         os.makedirs(folder, exist_ok=ranks.world > 1)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        hold(descriptor)
         yield folder
     except OSError as error:
         raise output_error(names.folder or ".", error) from error
     finally:
+        if descriptor is not None:
+            os.close(descriptor)
         if not ranks.rank:
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def fingerprint(names: Names, shards: Sequence[Plan], ranks: Ranks) -> str:
-    """The same text in all processes that write the same bytes, and in no others.
-
-    A process alone needs a name of its own.
-    """
-    if ranks.world == 1:
-        return os.urandom(8).hex()
+    """The same text in all processes that write the same bytes together, and in no others."""
     text = [os.path.abspath(names.folder), *names.all, str(ranks.world)]
     for path in sorted(set().union(*(source_files(shard) for shard in shards))):
         found = os.stat(path)
@@ -261,8 +266,8 @@ def write_index(folder: str, shards: Sequence[Plan], names: Names) -> None:
         "weight_map": weight_map(shards, names.files),
     }
     text = json.dumps(index, indent=2, sort_keys=True) + "\n"
-    with atomic_file(os.path.join(folder, names.index), replace=True) as temporary:
-        os.write(temporary.descriptor, text.encode("utf-8"))
+    with atomic_file(os.path.join(folder, names.index), replace=True, named=True) as temporary:
+        write_all(temporary.descriptor, text.encode("utf-8"))
 
 
 # -- afterwards ----------------------------------------------------------------------------------
