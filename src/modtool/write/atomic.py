@@ -19,6 +19,7 @@ __all__ = [
     "output_error",
     "output_path",
     "same_file",
+    "sync_file",
     "sync_folder",
     "write_all",
 ]
@@ -83,13 +84,15 @@ class Temporary(NamedTuple):
 
 
 @contextlib.contextmanager
-def atomic_file(path: str, *, replace: bool, named: bool = False) -> Iterator[Temporary]:
-    """A new file that takes its name when the block ends well.
+def atomic_file(
+    path: str, *, replace: bool, named: bool = False, synced: bool = True
+) -> Iterator[Temporary]:
+    """A new file that takes its name when the block ends well, once it is safe on the disk.
 
     It has no name until then, where the file system can do that; else, or with `named`, it is a
     hidden sibling, and is removed on any exception, `KeyboardInterrupt` included. Without
     `replace` a file that has appeared at `path` meanwhile is left alone, so of two runs at once
-    one wins whole.
+    one wins whole. Who says not `synced` makes it lasting later.
 
     Raises:
         OutputError: The system would not let it be written.
@@ -102,8 +105,11 @@ def atomic_file(path: str, *, replace: bool, named: bool = False) -> Iterator[Te
             yield temporary
             if replace:
                 keep_mode(temporary.descriptor, path)
-            os.fsync(temporary.descriptor)
+            if synced:
+                os.fsync(temporary.descriptor)
             publish(temporary, path, replace=replace)
+            if synced:
+                sync_folder(folder)
         except BaseException:
             if temporary.is_named:
                 with contextlib.suppress(OSError):
@@ -151,7 +157,7 @@ def keep_mode(descriptor: int, path: str) -> None:
 
 
 def publish(temporary: Temporary, path: str, *, replace: bool) -> None:
-    """Give the finished file its name, and make that lasting."""
+    """Give the finished file its name."""
     folder, name = os.path.split(path)
     if temporary.is_named:
         if replace:
@@ -172,27 +178,33 @@ def publish(temporary: Temporary, path: str, *, replace: bool) -> None:
             name_file(temporary, folder, name)
         except FileExistsError:
             raise already_there(path) from None
-    sync_folder(folder)
 
 
 def name_file(temporary: Temporary, folder: str, name: str) -> None:
     """Give a file that has no name its first one."""
-    place = os.open(folder or ".", os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+    place = os.open(folder or ".", os.O_PATH | os.O_CLOEXEC | os.O_DIRECTORY)
     try:
         os.link(temporary.path, name, dst_dir_fd=place, follow_symlinks=True)
     finally:
         os.close(place)
 
 
-def sync_folder(path: str) -> None:
-    """Make the names in a folder lasting."""
-    folder = os.open(path or ".", os.O_RDONLY)
+def sync_file(path: str) -> None:
+    """Make what a file or folder holds lasting."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(folder)
-    except OSError:  # some network file systems cannot; the files themselves are safe
-        pass
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
+
+
+def sync_folder(path: str) -> None:
+    """Make the names in a folder lasting, where the system can do that.
+
+    Some network file systems cannot, and some folders may not be read; the files are safe anyway.
+    """
+    with contextlib.suppress(OSError):
+        sync_file(path or ".")
 
 
 def link_new(temporary: str, path: str) -> None:

@@ -79,14 +79,15 @@ def put_file(
     compute: Compute | None,
     progress: Progress | None,
     named: bool = False,
+    synced: bool = True,
 ) -> None:
-    """Write a plan to a place that is known to be allowed; `named` as `atomic_file` has it.
+    """Write a plan to a place that is known to be allowed; `named`, `synced` as in `atomic_file`.
 
     Raises:
         OutputError: It could not be written.
         CorruptFileError: A source ended too early.
     """
-    with atomic_file(target, replace=replace, named=named) as temporary:
+    with atomic_file(target, replace=replace, named=named, synced=synced) as temporary:
         fill_file(plan, target, temporary, sources, compute, progress)
         if verified:
             os.fsync(temporary.descriptor)

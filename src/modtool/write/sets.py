@@ -27,6 +27,7 @@ from modtool.write.atomic import (
     link_new,
     output_error,
     same_file,
+    sync_file,
     sync_folder,
     write_all,
 )
@@ -135,11 +136,15 @@ def write_set(
                 compute=compute,
                 progress=watched.part if progress is not None else None,
                 named=True,  # so that the first process sees that the others get on
+                synced=ranks.world > 1,
             )
             watched.before += shards[index].nbytes
         if ranks.rank:
             return ()
         wait_for(folder, names.files)
+        for name in names.files:  # together, which takes little longer than one
+            sync_file(os.path.join(folder, name))
+        sync_folder(folder)
         write_index(folder, shards, names)
         publish_set(folder, names, force=force)
     return tuple(os.path.join(names.folder, name) for name in names.all)
