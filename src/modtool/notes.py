@@ -106,6 +106,18 @@ CODES: Mapping[str, tuple[Level, str]] = MappingProxyType(
             "note",
             "tensors that share their elements, stored under one name; the metadata has the other",
         ),
+        "tied-stored-apart": (
+            "note",
+            "tensors that share their elements, stored once for each name",
+        ),
+        "keys-become-text": (
+            "note",
+            "keys of dicts that are no text, which a distributed checkpoint makes text",
+        ),
+        "tuple-becomes-list": (
+            "note",
+            "tuples with tensors or dicts in them, which a distributed checkpoint makes lists",
+        ),
         "tied-together": (
             "note",
             "a parameter that is frozen, unfrozen or filled because one tied to it is",

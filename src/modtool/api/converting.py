@@ -54,7 +54,8 @@ def convert(
         source: A checkpoint: a file, an index, or a folder.
         output: The file to write, an index, or a folder; None means beside the source, named
             after the form, or with `writing.in_place` the source itself.
-        to: `state_dict`, `checkpoint` or `safetensors`; None means what the output's suffix says.
+        to: `state_dict`, `checkpoint`, `safetensors` or `dcp`; None means what the output's suffix
+            says.
         section: The part of a training checkpoint to take as the model.
         edits: Changes on the way, as `modtool.plan` has them, in order.
         max_shard_size: Write a set of files of at most so many bytes, with an index: a number, or
@@ -71,7 +72,11 @@ def convert(
             f"{source} is a model definition, and convert takes checkpoints",
             "save its weights first, or write them with: modtool freeze … / modtool reinit …",
         )
-    sharded = max_shard_size is not None or is_folder(output) or (output or "").endswith(INDEX)
+    sharded = to != "dcp" and (
+        max_shard_size is not None or is_folder(output) or (output or "").endswith(INDEX)
+    )
+    if to == "dcp" and (max_shard_size is not None or writing.in_place):
+        raise UsageError("a distributed checkpoint is a folder of its own, with one large file")
     largest = None if max_shard_size is None else size_of(max_shard_size)
     form = to or form_of(output, sharded=sharded)
     if writing.in_place:
@@ -148,6 +153,8 @@ def output_for(source: str, output: str | None, form: Form, *, sharded: bool) ->
     """The name of the file to write, or that a set would have if it were one file."""
     if output is None:
         return default_output(source, form)
+    if form == "dcp":
+        return output.rstrip("/") or "/"
     if output.endswith(INDEX):
         return output.removesuffix(INDEX)
     if is_folder(output) or (sharded and os.path.splitext(output)[1] not in SUFFIXES):
@@ -156,8 +163,10 @@ def output_for(source: str, output: str | None, form: Form, *, sharded: bool) ->
 
 
 def default_output(source: str, form: Form) -> str:
-    """`ckpt.pth` -> `ckpt_state_dict.pth`, `ckpt_checkpoint.pth` or `ckpt.safetensors`."""
+    """`ckpt.pth` -> `ckpt_state_dict.pth`, `ckpt_checkpoint.pth`, `ckpt.safetensors`, …."""
     stem = source.rstrip("/").removesuffix(INDEX)
     if not os.path.isdir(source):
         stem = os.path.splitext(stem)[0].removesuffix(".pth")
+    if form == "dcp":
+        return f"{stem}_dcp"
     return f"{stem}.safetensors" if form == "safetensors" else f"{stem}_{form}.pth"

@@ -7,7 +7,15 @@ from modtool import plan as plans
 from modtool.plan import Form, Plan, PlannedTensor
 from modtool.records import Checkpoint
 from modtool.report.fills import Filling
-from modtool.write import ALONE, Compute, Progress, Ranks, write, write_set
+from modtool.write import (
+    ALONE,
+    Compute,
+    Progress,
+    Ranks,
+    write,
+    write_distributed,
+    write_set,
+)
 
 __all__ = ["Outcome", "Writing", "carry_out", "first_plan", "form_for"]
 
@@ -81,6 +89,8 @@ def carry_out(plan: Plan, output: str, writing: Writing, compute: Compute | None
         return Outcome(plan, write_shards(plan, output, writing, compute or computed))
     if writing.ranks.rank:
         return Outcome(plan, ())  # one file is the first process's work
+    if plan.form == "dcp":
+        return Outcome(plan, write_folder(plan, output, writing, compute or computed))
     written = write(
         plan,
         output,
@@ -105,6 +115,21 @@ def write_shards(plan: Plan, output: str, writing: Writing, compute: Compute) ->
         compute=compute,
         progress=writing.progress,
         ranks=writing.ranks,
+    )
+
+
+def write_folder(plan: Plan, output: str, writing: Writing, compute: Compute) -> tuple[str, ...]:
+    """Write a plan as a distributed checkpoint, which takes torch."""
+    from modtool.live.distributed import save_distributed
+
+    return write_distributed(
+        plan,
+        output,
+        save=save_distributed,
+        force=writing.force,
+        verified=writing.verified,
+        compute=compute,
+        progress=writing.progress,
     )
 
 

@@ -42,10 +42,11 @@ def convert(
 ) -> None:
     """Turn a checkpoint into another form.
 
-    A state_dict, a training checkpoint or safetensors, in one file or a set. Nothing in the
-    file is imported or executed; everything left out is named. PATTERN is a name in the source:
-    a glob, a module and all below it, re:EXPR, or type:Linear. Under torchrun each process
-    writes its share of a set of files.
+    A state_dict, a training checkpoint or safetensors, in one file or a set; or with --to dcp
+    a folder that torch.distributed.checkpoint loads. Nothing in the file is imported or
+    executed; everything left out is named. PATTERN is a name in the source: a glob, a module
+    and all below it, re:EXPR, or type:Linear. Under torchrun each process writes its share of a
+    set of files.
 
     Examples:
       modtool convert model.pth                       (writes model_state_dict.pth)
@@ -53,6 +54,7 @@ def convert(
       modtool convert full.pth --to checkpoint --set epoch=3 --map-location cpu -o ckpt.pth
       modtool convert ddp.pth --strip-prefix auto --dtype bf16 --max-shard-size 5GB -o out/
       modtool convert distributed_checkpoint/ -o model.safetensors --verify
+      modtool convert ckpt.pth --to dcp -o distributed_checkpoint/
     """
     edits = [
         *setting(keep, drop, drop_optimizer=drop_optimizer),

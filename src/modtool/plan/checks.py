@@ -47,13 +47,13 @@ def check_kind(plan: Plan, tensor: PlannedTensor) -> None:
             f"{source.name}: its elements are {source.dtype}, which only {plan.source.format} has",
             f"leave it out with --drop {source.name!r}",
         )
-    if plan.form != "safetensors" or tensor.fill is not None:
+    if plan.form not in ("safetensors", "dcp") or tensor.fill is not None:
         if not has_data(source) and source.origin is None and tensor.fill is None:
             raise UsageError(f"{source.name}: {missing(tensor)}", hint)
         return
     if source.layout != "strided":
-        raise UsageError(f"{source.name}: safetensors has no {source.layout} tensors", hint)
-    if not DTYPES[tensor.dtype].safetensors:
+        raise UsageError(f"{source.name}: {plan.form} has no {source.layout} tensors", hint)
+    if plan.form == "safetensors" and not DTYPES[tensor.dtype].safetensors:
         raise UsageError(f"{source.name}: safetensors has no {tensor.dtype} tensors", hint)
     if not has_data(source):
         raise UsageError(f"{source.name}: {missing(tensor)}", hint)

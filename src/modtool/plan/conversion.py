@@ -7,6 +7,7 @@ from modtool.errors import UsageError
 from modtool.pickles.machine import Pickle
 from modtool.pickles.plain import mapping_of
 from modtool.pickles.symbols import Call, Global
+from modtool.plan.distributed import distributed
 from modtool.plan.norms import BN_EVAL_METADATA, recorded_bn_eval
 from modtool.plan.records import Dropped, Form, Plan, PlannedTensor
 from modtool.plan.tree import entries, find_key, path_of, plain_tree
@@ -22,7 +23,7 @@ __all__ = [
     "plan_rewrite",
 ]
 
-FORMS: tuple[Form, ...] = ("state_dict", "checkpoint", "safetensors")
+FORMS: tuple[Form, ...] = ("state_dict", "checkpoint", "safetensors", "dcp")
 MODEL_KEY = "model_state_dict"
 FLAGS_KEY = "requires_grad"
 FLAGS_METADATA = "modtool.requires_grad"
@@ -36,7 +37,7 @@ def plan_conversion(checkpoint: Checkpoint, *, to: Form, section: str | None = N
 
     Args:
         checkpoint: What a file or a model holds.
-        to: `state_dict`, `checkpoint` or `safetensors`.
+        to: `state_dict`, `checkpoint`, `safetensors` or `dcp`.
         section: The part to take as the model; None for the one whose role says so.
 
     Raises:
@@ -44,13 +45,18 @@ def plan_conversion(checkpoint: Checkpoint, *, to: Form, section: str | None = N
     """
     if not checkpoint.tensors:
         raise UsageError(f"{checkpoint.target} holds no tensor", "there is nothing to convert")
-    if to == "checkpoint" and section is None and checkpoint.kind == "checkpoint":
-        return with_recorded_flags(plan_checkpoint(checkpoint, None))
+    if to != "safetensors" and section is None and checkpoint.kind == "checkpoint":
+        if to == "checkpoint":
+            return with_recorded_flags(plan_checkpoint(checkpoint, None))
+        if to == "dcp":
+            return with_recorded_flags(distributed(plan_checkpoint(checkpoint, None)))
     chosen = model_section(checkpoint, section)
     if to == "safetensors":
         return with_recorded_flags(plan_safetensors(checkpoint, chosen))
     if to == "state_dict":
         return with_recorded_flags(plan_state_dict(checkpoint, chosen))
+    if to == "dcp":
+        return with_recorded_flags(distributed(plan_state_dict(checkpoint, chosen)))
     return with_recorded_flags(plan_checkpoint(checkpoint, chosen))
 
 
@@ -91,8 +97,8 @@ def with_recorded_flags(plan: Plan) -> Plan:
     frozen = [name for name, flag in flags.items() if not flag]
     if not frozen:
         return plan
-    if plan.form == "state_dict":
-        why = f"a state_dict has no place for what is frozen ({len(frozen):,} parameters)"
+    if plan.form in ("state_dict", "dcp"):
+        why = f"a {plan.form} has no place for what is frozen ({len(frozen):,} parameters)"
         return replace(plan, dropped=(*plan.dropped, Dropped(FLAGS_KEY, why)))
     return replace(plan, requires_grad=flags)
 

@@ -109,7 +109,7 @@ def drop_optimizer(plan: Plan) -> Plan:
     names = [part.name for part in plan.source.sections if part.role == "optimizer"]
     if plan.form == "full_model":
         raise UsageError("a file that is written back as it is keeps its optimizer")
-    if plan.form != "checkpoint" or not names:
+    if plan.form not in ("checkpoint", "dcp") or not names:
         return plan
     tree = plan.tree
     for name in names:
@@ -191,7 +191,7 @@ def set_value(plan: Plan, key: str, value: object) -> Plan:
         if not isinstance(value, str):
             raise UsageError(f"{key}: the metadata of safetensors holds text, not {value!r}")
         return replace(plan, metadata={**plan.metadata, key: value})
-    if plan.form != "checkpoint":
+    if plan.form not in ("checkpoint", "dcp"):
         raise UsageError(f"a {plan.form} has no place for {key!r}", "values need --to checkpoint")
     if any(path == key for path in section_names(plan)):
         raise UsageError(f"{key!r} holds tensors; a value cannot take its place")

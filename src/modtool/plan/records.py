@@ -10,7 +10,7 @@ from modtool.records import DTYPES, Checkpoint, Note, TensorInfo
 
 __all__ = ["Dropped", "Fill", "Form", "Plan", "PlannedTensor", "Rule"]
 
-Form = Literal["state_dict", "checkpoint", "safetensors", "full_model"]
+Form = Literal["state_dict", "checkpoint", "safetensors", "dcp", "full_model"]
 NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
@@ -104,8 +104,8 @@ class Plan:
         source: Where the bytes come from.
         form: What the output is.
         tensors: Every tensor of the output under each of its names, in order.
-        tree: What a torch file of form `state_dict` or `checkpoint` holds: plain containers and
-            values with the source's `TensorInfo` where tensors are.
+        tree: What a torch file of form `state_dict` or `checkpoint`, or a distributed checkpoint,
+            holds: plain containers and values with the source's `TensorInfo` where tensors are.
         models: The sections of the output that are the model, which edits select from.
         requires_grad: What is trainable, by output name; None where it is not recorded.
         flags_changed: Source names of the parameters whose recorded flag differs from the source's.

@@ -37,8 +37,23 @@ def stored_once(plan: Plan) -> dict[str, str]:
     return {name: min(names) for names in groups.values() for name in names if name != min(names)}
 
 
+def apart(plan: Plan) -> tuple[Note, ...]:
+    """What is to be told of ties that a form has no place for."""
+    groups: dict[object, list[str]] = {}
+    for tensor in plan.tensors:
+        if tensor.source.numel:
+            groups.setdefault((view_of(tensor.source), tensor.dtype), []).append(tensor.name)
+    names = [", ".join(group) for group in groups.values() if len(group) > 1]
+    if not names or plan.tied == "clone":
+        return ()
+    some = "; ".join(names[:MANY]) + ("; …" if len(names) > MANY else "")
+    return (note("tied-stored-apart", "", f"stored once for each name: {some}"),)
+
+
 def notes_of(plan: Plan) -> tuple[Note, ...]:
     """The plan's notes, and what is to be told of tensors that are stored under another's name."""
+    if plan.form == "dcp":
+        return (*plan.notes, *apart(plan))
     removed = stored_once(plan)
     if len(removed) > MANY:
         some = ", ".join(islice(removed, 3))

@@ -11,7 +11,7 @@ from modtool.write.assembling import assembled
 from modtool.write.blocks import BLOCK
 from modtool.write.streams import Data, Sink, Sources, swapped
 
-__all__ = ["Compute", "Payload", "payload_of", "put", "whole_storage"]
+__all__ = ["Compute", "Payload", "elements", "payload_of", "pieces_of", "put", "whole_storage"]
 
 Compute = Callable[[PlannedTensor], Iterable[Data]]
 """The elements of a tensor in row-major order, little-endian, in pieces: gathered, cast, filled."""
@@ -104,6 +104,20 @@ def pieces_of(payload: Payload, sources: Sources) -> Iterable[Data]:
         [payload.data] if isinstance(payload.data, memoryview) else (sources.pieces(payload.data))
     )
     return swapped(pieces, payload.swap) if payload.swap > 1 else pieces
+
+
+def elements(tensor: PlannedTensor, sources: Sources, compute: Compute | None) -> Iterable[Data]:
+    """The elements of a tensor as they are to be written, in pieces; each is lost with the next.
+
+    Raises:
+        OutputError: They are to be computed, and there is nothing to compute them with.
+    """
+    payload = payload_of(tensor)
+    if payload.compute is None:
+        return pieces_of(payload, sources)
+    if compute is None:
+        raise OutputError(f"{tensor.name} has to be computed, which needs torch")
+    return compute(payload.compute)
 
 
 def computed(payload: Payload, sink: Sink, compute: Compute | None, *, crc: bool) -> int:

@@ -11,6 +11,7 @@ them, then publishes the set.
 
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -38,6 +39,8 @@ from modtool.write.streams import Progress, Sources
 
 __all__ = ["ALONE", "Names", "Ranks", "names_of", "write_set"]
 
+DCP_INDEX = ".metadata"
+DCP_FILE = re.compile(r"__\d+_\d+\.distcp")
 # How long the first process waits while nothing at all is written by the others.
 PATIENCE = 600.0
 
@@ -289,7 +292,7 @@ def publish_set(folder: str, names: Names, *, force: bool) -> None:
             raise
         sync_folder(os.path.dirname(names.folder))
         return
-    old = files_of_index(names) if force else []
+    old = older_files(names) if force else []
     if force and names.index:
         remove(names, names.index)  # from here on there is no set, until the new one is whole
     done: list[str] = []
@@ -320,6 +323,13 @@ def remove(names: Names, name: str) -> None:
     """Remove a file of a set, if it is there."""
     with suppress(FileNotFoundError):
         os.unlink(os.path.join(names.folder, name))
+
+
+def older_files(names: Names) -> list[str]:
+    """The files of an older set, or an older distributed checkpoint, in the same place."""
+    if names.index != DCP_INDEX:
+        return files_of_index(names)
+    return [name for name in os.listdir(names.folder) if DCP_FILE.fullmatch(name)]
 
 
 def files_of_index(names: Names) -> list[str]:

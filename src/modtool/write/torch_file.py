@@ -6,18 +6,17 @@ from zlib import crc32
 
 from modtool.errors import OutputError
 from modtool.formats.zip_writer import ALIGNMENT, ZipLayout
-from modtool.pickles.symbols import Call, Global, PersistentId
+from modtool.pickles.symbols import Global, PersistentId
 from modtool.pickles.torch_objects import storage_id
 from modtool.pickles.writer import write_pickle
-from modtool.plan import FLAGS_KEY, Plan, PlannedTensor
-from modtool.plan.tree import joined
-from modtool.plan.tree import put as put_value
-from modtool.records import Storage, TensorInfo
+from modtool.plan import Plan, PlannedTensor
+from modtool.records import Storage
 from modtool.write.payload import Compute, Payload, put, whole_storage
-from modtool.write.rewriting import rewritten, with_bn_eval
+from modtool.write.rewriting import rewritten
 from modtool.write.storages import Placement, Record, key_of, placements
 from modtool.write.streams import Sink
 from modtool.write.torch_symbols import StorageOf, tensor_symbol
+from modtool.write.trees import Tree
 
 __all__ = ["layout", "write_torch"]
 
@@ -29,7 +28,7 @@ def layout(plan: Plan) -> tuple[bytes, list[Payload]]:
     if plan.form == "full_model":
         root, changes = plan.tree, rewritten(plan, placed)
     else:
-        root, changes = Tree(plan, placed).root(), {}
+        root, changes = Tree(plan, Symbols(plan, placed).tensor).root(), {}
     data = write_pickle(root, persistent_id=keys.symbol, replace=changes)
     return data, [record.payload for record in keys.records]
 
@@ -120,100 +119,23 @@ def stored(storage_class: Global, key: str, location: str, numel: int) -> Persis
 
 
 @dataclass(slots=True)
-class Tree:
-    """The plan's tree with symbols where its tensors are."""
+class Symbols:
+    """The symbols of tensors; one that was saved once under several names stays one."""
 
     plan: Plan
     placed: dict[tuple[str | None, str], Placement]
-    planned: dict[tuple[str | None, str], PlannedTensor] = field(default_factory=dict)
-    done: dict[int, object] = field(default_factory=dict)
-    symbols: dict[object, object] = field(default_factory=dict)
+    made: dict[object, object] = field(default_factory=dict)
 
-    def root(self) -> object:
-        """The object of the file."""
-        self.planned = {key_of(tensor): tensor for tensor in self.plan.tensors}
-        tree = self.plan.tree
-        if self.plan.form == "checkpoint" and self.plan.requires_grad is not None:
-            tree = put_value(tree, FLAGS_KEY, dict(self.plan.requires_grad))
-        if self.plan.form == "checkpoint":
-            tree = with_bn_eval(tree, self.plan)
-        return self.value(tree, "")
-
-    def value(self, value: object, path: str) -> object:
-        """One value of the tree; what is shared stays shared."""
-        if isinstance(value, TensorInfo):
-            return self.tensor(value)
-        if not isinstance(value, dict | list | tuple | set | Call):
-            return value
-        if id(value) not in self.done:
-            self.done[id(value)] = self.container(value, path)
-        return self.done[id(value)]
-
-    def container(
-        self,
-        value: dict[object, object] | list[object] | tuple[object, ...] | set[object] | Call,
-        path: str,
-    ) -> object:
-        """A container with everything in it."""
-        if isinstance(value, dict):
-            made: dict[object, object] = {}
-            self.done[id(value)] = made
-            self.fill(made, value, path)
-            return made
-        if isinstance(value, Call):
-            return self.ordered(value, path)
-        if isinstance(value, set):
-            return value
-        items: list[object] = []
-        if isinstance(value, list):
-            self.done[id(value)] = items
-        for index, item in enumerate(value):
-            if not self.is_gone(item):
-                items.append(self.value(item, joined(path, index)))
-        return items if isinstance(value, list) else tuple(items)
-
-    def ordered(self, value: Call, path: str) -> object:
-        """An OrderedDict; other calls hold no tensors and stay as they are."""
-        if value.callee != "collections.OrderedDict":
-            return value
-        made: dict[object, object] = {}
-        call = Call(value.function, value.arguments, items=made, state=value.state)
-        self.done[id(value)] = call
-        self.fill(made, value.items or {}, path)
-        return call
-
-    def fill(self, made: dict[object, object], entries: dict[object, object], path: str) -> None:
-        """Put entries into a dict: renamed tensors under new keys, those left out not at all."""
-        for key, item in entries.items():
-            if not self.is_gone(item):
-                made[self.key(key, item)] = self.value(item, joined(path, key))
-
-    def is_gone(self, value: object) -> bool:
-        """True for a tensor that the plan leaves out."""
-        return isinstance(value, TensorInfo) and (value.section, value.name) not in self.planned
-
-    def key(self, key: object, value: object) -> object:
-        """The key of an entry: a tensor that is renamed changes the last part of its path."""
-        if not isinstance(value, TensorInfo):
-            return key
-        new = self.planned[value.section, value.name].name
-        if new == value.name:
-            return key
-        before = value.name.removesuffix(str(key))
-        if not new.startswith(before) or before == value.name:
-            raise OutputError(f"{value.name} lies in a dict of its own and cannot become {new}")
-        return new.removeprefix(before)
-
-    def tensor(self, value: TensorInfo) -> object:
-        """The symbol of a tensor; one that was saved once under several names stays one."""
-        tensor = self.planned[value.section, value.name]
+    def tensor(self, tensor: PlannedTensor) -> object:
+        """The symbol of a tensor."""
         place = self.placed.get(key_of(tensor))
-        if value.origin is None or place is None:
+        origin = tensor.source.origin
+        if origin is None or place is None:
             return tensor_symbol(tensor, place, self.plan)
-        same = (id(value.origin), id(place.record), place.offset, tensor.dtype)
-        if same not in self.symbols:
-            self.symbols[same] = tensor_symbol(tensor, place, self.plan)
-        return self.symbols[same]
+        same = (id(origin), id(place.record), place.offset, tensor.dtype)
+        if same not in self.made:
+            self.made[same] = tensor_symbol(tensor, place, self.plan)
+        return self.made[same]
 
 
 # -- the file ----------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from modtool.plan import Plan, PlannedTensor
 from modtool.plan.tree import joined
 from modtool.plan.views import has_data
 from modtool.records import Checkpoint, Storage, TensorInfo
-from modtool.write.payload import Compute, payload_of, pieces_of, whole_storage
+from modtool.write.payload import Compute, elements, pieces_of, whole_storage
 from modtool.write.streams import Data, Progress, Sources
 
 __all__ = ["verify"]
@@ -73,16 +73,6 @@ def compare(
         other = elements(PlannedTensor(tensor.name, None, found, found.dtype), sources, compute)
     if not same(one, other):
         raise differs(tensor.name, "its bytes are not those of its source")
-
-
-def elements(tensor: PlannedTensor, sources: Sources, compute: Compute | None) -> Iterable[Data]:
-    """The elements of a tensor as they are to be written."""
-    payload = payload_of(tensor)
-    if payload.compute is None:
-        return pieces_of(payload, sources)
-    if compute is None:
-        raise OutputError(f"{tensor.name} has to be computed, which needs torch")
-    return compute(payload.compute)
 
 
 def stored_parts(tensor: TensorInfo, checkpoint: Checkpoint, sources: Sources) -> Iterator[Data]:

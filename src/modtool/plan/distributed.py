@@ -1,0 +1,106 @@
+"""What a distributed checkpoint can hold: nested dicts whose keys are text, and lists.
+
+`torch.distributed.checkpoint` flattens what it saves (torch 2.13, `_nested_dict.py`): every key
+becomes text, a dict without entries disappears, and it does not look into tuples.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from modtool.errors import UsageError
+from modtool.notes import note
+from modtool.plan.records import Dropped, Plan
+from modtool.plan.tree import entries, joined
+from modtool.records import TensorInfo
+
+__all__ = ["distributed", "flat_names"]
+
+MANY = 3
+
+
+def distributed(plan: Plan) -> Plan:
+    """The plan of a torch file as one of a distributed checkpoint.
+
+    Raises:
+        UsageError: Its object contains itself.
+    """
+    walk = Walk()
+    tree = walk.value(plan.tree, "")
+    notes = list(plan.notes)
+    if walk.renamed:
+        notes.append(note("keys-become-text", "", f"keys that are no text: {some(walk.renamed)}"))
+    if walk.tuples:
+        message = f"tuples with tensors or dicts in them: {some(walk.tuples)}"
+        notes.append(note("tuple-becomes-list", "", message))
+    dropped = (*plan.dropped, *walk.dropped)
+    return replace(plan, form="dcp", tree=tree, notes=tuple(notes), dropped=dropped)
+
+
+def some(names: list[str]) -> str:
+    """The first of many names."""
+    return ", ".join(names[:MANY]) + (", …" if len(names) > MANY else "")
+
+
+@dataclass(slots=True)
+class Walk:
+    """One walk over a tree."""
+
+    dropped: list[Dropped] = field(default_factory=list)
+    renamed: list[str] = field(default_factory=list)
+    tuples: list[str] = field(default_factory=list)
+    around: set[int] = field(default_factory=set)
+
+    def value(self, value: object, path: str) -> object:
+        """A value as it can be held."""
+        found = entries(value)
+        if found is None and not is_entered(value):
+            return value
+        if id(value) in self.around:
+            raise UsageError(
+                f"{path}: an object that contains itself", "a distributed checkpoint holds none"
+            )
+        self.around.add(id(value))
+        if found is not None:
+            made: object = self.mapping(found, path)
+        else:
+            assert isinstance(value, list | tuple)
+            if isinstance(value, tuple):
+                self.tuples.append(path)
+            made = [self.value(item, joined(path, index)) for index, item in enumerate(value)]
+        self.around.remove(id(value))
+        return made
+
+    def mapping(self, found: Mapping[object, object], path: str) -> dict[object, object]:
+        """A dict with text for keys."""
+        if path and not found:
+            self.dropped.append(Dropped(path, "an empty dict, which the format does not hold"))
+        made: dict[object, object] = {}
+        for key, item in found.items():
+            below = joined(path, key)
+            if not isinstance(key, str):
+                self.renamed.append(below)
+            if str(key) in made:
+                raise UsageError(f"{below}: two keys of one dict are the same as text")
+            made[str(key)] = self.value(item, below)
+        return made
+
+
+def is_entered(value: object) -> bool:
+    """True for a list or tuple with something in it that is saved by itself."""
+    if not isinstance(value, list | tuple):
+        return False
+    return any(
+        isinstance(item, TensorInfo) or entries(item) is not None or is_entered(item)
+        for item in value
+    )
+
+
+def flat_names(tree: object, path: str = "") -> list[str]:
+    """The names that the tensors and values of such a tree are saved under."""
+    found = entries(tree)
+    if found is not None:
+        return [name for key, item in found.items() for name in flat_names(item, joined(path, key))]
+    if isinstance(tree, list) and is_entered(tree):
+        items = enumerate(tree)
+        return [name for index, item in items for name in flat_names(item, joined(path, index))]
+    return [path]
