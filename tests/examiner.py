@@ -22,7 +22,8 @@ MEGABYTES = 300
 DRIVER = """
 import json, os, resource, sys, tempfile
 from modtool.cli import main
-import modtool.report, modtool.render, modtool.formats
+from modtool.api import checking, converting, diffing, freezing, inspecting  # once for all
+from modtool.cli import checking, converting, diffing, freezing, inspecting
 
 def child(arguments, out, err):
     os.dup2(out.fileno(), 1)
@@ -100,6 +101,35 @@ class Examiner:
         assert outcome.megabytes < MEGABYTES, (arguments, outcome.megabytes)
         assert outcome.cpu < CPU_SECONDS, (arguments, outcome.cpu)
         return outcome
+
+    def every_command(self, path: Path, other: Path) -> dict[str, Outcome]:
+        """Run each command that reads a checkpoint; nothing is written but what is complete."""
+        out = Path(f"{other}.out.safetensors")
+        found = {}
+        for name, arguments in (
+            ("summary", ("--json", str(path))),
+            ("check", (str(path),)),
+            ("convert", (str(path), "-o", str(out))),
+            ("diff", (str(path), str(other))),
+            ("freeze", (str(path), "*", "-o", str(out))),
+        ):
+            outcome = found[name] = self.run(name, *arguments)
+            assert is_printable(outcome.out)
+            assert is_printable(outcome.err)
+            if outcome.code == 2:
+                lines = outcome.err.splitlines()
+                assert lines[0].startswith("error: "), outcome.err
+                assert len(lines) <= 2, outcome.err
+            if name in ("convert", "freeze"):
+                assert out.exists() == (outcome.code == 0)
+                out.unlink(missing_ok=True)
+        return found
+
+    def refuse(self, path: Path, other: Path, reason: str) -> None:
+        """Every command refuses the file, for that reason; `other` is one that is whole."""
+        for name, outcome in self.every_command(path, other).items():
+            assert (outcome.code, outcome.out) == (2, ""), (name, outcome)
+            assert reason in outcome.err, (name, outcome.err)
 
     def examine(self, path: Path, views: Sequence[Sequence[str]] = ((),)) -> Outcome:
         """Look at a file; the outcome is that of `summary --json`."""

@@ -415,3 +415,12 @@ def test_names_stand_in_the_order_of_the_file_and_numbers_in_theirs(modtool: Mod
     torch.save({name: torch.zeros(1) for name in names}, "x.pth")
     rows = modtool("summary", "x.pth", "--columns", "path", "--format", "csv").out.split()
     assert rows == ["path", '""', "stem", "blocks", "blocks.0", "blocks.2", "blocks.10", "a"]
+
+
+@pytest.mark.parametrize("name", [".weight", "..weight", "."])
+def test_names_that_begin_with_a_dot(modtool: Modtool, name: str) -> None:
+    """They are what is left when a prefix is cut off without its dot."""
+    torch.save({name: torch.ones(2), "fc.bias": torch.ones(3)}, "x.pth")
+    ran = modtool("summary", "x.pth")
+    assert ran.code == 0
+    assert "parameters 5 " in ran.out

@@ -80,7 +80,7 @@ def read_directory(reader: Reader) -> Directory:
         CorruptFileError: There is none, it contradicts the file, or two members have one name.
     """
     tail = reader.tail(END.size + 0xFFFF)
-    at = tail.rfind(b"PK\x05\x06", 0, len(tail) - END.size + 4)
+    at = tail.rfind(b"PK\x05\x06", 0, max(len(tail) - END.size + 4, 0))
     if at < 0:
         raise CorruptFileError(
             f"{reader.path}: truncated: a zip archive without its central directory",

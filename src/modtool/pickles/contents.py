@@ -20,7 +20,6 @@ __all__ = ["Contents", "contents_of"]
 
 # The key under which `modtool freeze` records name -> bool in a training checkpoint.
 REQUIRES_GRAD = "requires_grad"
-MAX_SECTION_NAME = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ def contents_of(root: object, tensors: Tensors, budget: int) -> Contents:
     """
     try:
         places = Places(root, tensors, budget)
-        return Walk(places, Values(places)).contents(root)
+        return Walk(places, Values(places, budget)).contents(root)
     except RecursionError:
         raise UnsafeFileError("its object is nested too deeply") from None
 
@@ -147,8 +146,6 @@ class Walk:
 
     def section(self, value: object, section: str | None, role: str) -> None:
         """Take the tensors of one section, and what plain values lie beside them."""
-        if len(section or "") > MAX_SECTION_NAME:
-            raise UnsafeFileError(f"a section whose name has {len(section or ''):,} characters")
         if module_parts(value) is not None:
             walk = ModuleWalk(self.places.tensors)
             for found in walk.walk(value):
@@ -165,6 +162,7 @@ class Walk:
 
     def take(self, found: Found, section: str | None) -> None:
         """Record one tensor."""
+        self.places.take_text(section or "")
         info = described(found, self.places.tensors, section)
         if info is not None:
             self.found.append(info)

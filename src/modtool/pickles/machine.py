@@ -115,6 +115,9 @@ class Machine:
         """What was read, once STOP is reached."""
         if self.metastack:
             raise CorruptFileError("it stops inside an open mark")
+        highest = max(self.memo, default=0)
+        if highest > end - self.start:  # a real unpickler makes an array of so many places
+            raise UnsafeFileError(f"a memo index of {highest:,}, and fewer objects than that")
         return Pickle(
             root=self.stack.pop(),
             globals=tuple(self.globals.values()),

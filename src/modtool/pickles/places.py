@@ -120,9 +120,15 @@ class Places:
     def take_name(self, name: str) -> None:
         """Count a name of a tensor."""
         self.names -= 1
-        self.characters -= len(name)
-        if self.names < 0 or self.characters < 0:
+        if self.names < 0:
             raise UnsafeFileError("its object gives the same tensors too many names")
+        self.take_text(name)
+
+    def take_text(self, name: str) -> None:
+        """Count the characters of a name, which every report of a tensor repeats."""
+        self.characters -= len(name)
+        if self.characters < 0:
+            raise UnsafeFileError("the names of its tensors are too long, all told")
         if len(name) > MAX_NAME:
             raise UnsafeFileError(f"a tensor whose name has {len(name):,} characters")
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from modtool.pickles.display import COST_OF_TEXT, Display, key_text
+from modtool.errors import UnsafeFileError
+from modtool.pickles.display import COST_OF_TEXT, MAX_COST, Display, key_text
 from modtool.pickles.places import Places
 from modtool.pickles.plain import items_of, mapping_of
 
@@ -10,14 +11,20 @@ __all__ = ["Values"]
 
 MAX_DEPTH = 40
 MAX_LOOKED_AT = 1000
+# What showing the values of a small file may cost, all told; more would be the same ones again.
+FREE_COST = 50_000
 
 
 class Values:
-    """Collects the plain values of an object, as many as can be shown."""
+    """Collects the plain values of an object, as many as can be shown.
 
-    def __init__(self, places: Places) -> None:
+    `budget` is what looking at a pickle of that size may cost: see `contents_of`.
+    """
+
+    def __init__(self, places: Places, budget: int) -> None:
         self.places = places
-        self.display = Display()
+        self.limit = FREE_COST + budget // 2
+        self.display = Display(min(MAX_COST, self.limit))
         self.found: dict[str, object] = {}
         self.open: set[int] = set()
 
@@ -26,10 +33,16 @@ class Values:
         if self.places.tensors.facts(value) is not None or id(value) in self.open:
             return
         self.display.left -= 1 + len(path) // COST_OF_TEXT
+        if self.display.left >= 0:
+            self.keep_parts(path, value)
         if self.display.left < 0:
-            self.found["…"] = "more than can be shown"
-            return
-        self.keep_parts(path, value)
+            self.give_up()
+
+    def give_up(self) -> None:
+        """Leave the rest out; it is an error when the file is too small to hold so much."""
+        if self.limit < MAX_COST:
+            raise UnsafeFileError("its values refer to the same parts too many times over")
+        self.found["…"] = "more than can be shown"
 
     def keep_parts(self, path: str, value: object) -> None:
         """Record a value that is no tensor: part by part where it has named parts."""

@@ -84,6 +84,9 @@ def owner_of(tensor: TensorInfo) -> str:
 
 
 def ancestors(name: str) -> list[str]:
-    """`a.b.weight` -> "", `a`, `a.b`: the modules that hold a tensor."""
+    """`a.b.weight` -> "", `a`, `a.b`: the modules that hold a tensor, each once.
+
+    A name that begins with a dot has the root twice: `.weight` lies in "", and so in "" alone.
+    """
     parts = name.split(".")
-    return ["", *(".".join(parts[:end]) for end in range(1, len(parts)))]
+    return list(dict.fromkeys(["", *(".".join(parts[:end]) for end in range(1, len(parts)))]))
