@@ -27,6 +27,8 @@ FREE_BITS_ALONE = 64
 # An empty set takes 200 bytes of memory for its one byte in the file.
 MAX_SETS = 200_000
 MAX_GLOBAL = 500
+# A real unpickler makes an array with a place for every index up to the highest.
+FREE_INDEX = 1_000_000
 
 # NEWFALSE and NEWTRUE.
 OPCODES_OF_FLAGS = b"\x89\x88"
@@ -116,7 +118,7 @@ class Machine:
         if self.metastack:
             raise CorruptFileError("it stops inside an open mark")
         highest = max(self.memo, default=0)
-        if highest > end - self.start:  # a real unpickler makes an array of so many places
+        if highest > FREE_INDEX + end - self.start:
             raise UnsafeFileError(f"a memo index of {highest:,}, and fewer objects than that")
         return Pickle(
             root=self.stack.pop(),
