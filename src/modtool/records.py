@@ -7,6 +7,7 @@ sizes called `nbytes` or `length` count bytes.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Literal
 
@@ -219,6 +220,7 @@ def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(reversed(stride))
 
 
+@lru_cache(maxsize=4096)  # the layers of a model have few shapes among them
 def is_contiguous(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
     """True when a tensor of this shape and stride is row-major without gaps (torch's rule)."""
     expected = 1

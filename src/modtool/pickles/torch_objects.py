@@ -32,6 +32,7 @@ __all__ = [
     "storage_id",
 ]
 
+UNREAD = TensorFacts("", ())  # stands for what was not looked at yet
 # Functions have no `__new__` that makes a tensor.
 FUNCTIONS = ("torch._utils.", "torch._tensor.", "torch.tensor.")
 
@@ -42,7 +43,7 @@ class Tensors:
     def __init__(self, storages: Callable[[StorageId], Storage]) -> None:
         self.storages = storages
         self.known: dict[int, TensorFacts | None] = {}
-        self.located: dict[int, tuple[StorageId, Storage] | None] = {}
+        self.located: dict[int, tuple[StorageId, Storage]] = {}
         self.dtypes: dict[str, str] = {}
         self.key_type: type | None = None
 
@@ -50,10 +51,10 @@ class Tensors:
         """What a value says of a tensor; None when it is no tensor."""
         if type(value) is Call:
             key = id(value)
-            if key in self.known:
-                return self.known[key]
-            self.known[key] = None  # a tensor inside itself is none
-            found = self.known[key] = self.rebuilt(value)
+            found = self.known.get(key, UNREAD)
+            if found is UNREAD:
+                self.known[key] = None  # a tensor inside itself is none
+                found = self.known[key] = self.rebuilt(value)
             return found
         return self.bare_storage(value) if type(value) is PersistentId else None
 
@@ -80,10 +81,12 @@ class Tensors:
 
     def located_storage(self, symbol: object) -> tuple[StorageId, Storage] | None:
         """What a persistent id says, and where its bytes are; None when it names no storage."""
-        key = id(symbol)
-        if key not in self.located:
-            self.located[key] = self.locate(symbol)
-        return self.located[key]
+        found = self.located.get(id(symbol))
+        if found is None:
+            found = self.locate(symbol)
+            if found is not None:
+                self.located[id(symbol)] = found
+        return found
 
     def locate(self, symbol: object) -> tuple[StorageId, Storage] | None:
         """Find a storage. Of two types for one storage, `torch.load` takes the first for both."""

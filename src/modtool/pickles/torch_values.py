@@ -3,7 +3,6 @@
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -36,8 +35,7 @@ INTEGERS = frozenset({int})
 BITS: Mapping[str, int] = {dtype.name: dtype.bits for dtype in DTYPES.values()}
 
 
-@dataclass(frozen=True, slots=True)
-class StorageId:
+class StorageId(NamedTuple):
     """What a persistent id says of a storage.
 
     Attributes:
@@ -67,7 +65,9 @@ def storage_id(symbol: object) -> StorageId | None:
         return written_out(value)
     if not isinstance(value, tuple) or len(value) not in (5, 6):
         return None
-    kind, cls, key, location, numel = map(ascii_text, value[:5])
+    if bytes in map(type, value):
+        value = tuple(map(ascii_text, value))
+    kind, cls, key, location, numel = value[:5]
     if kind != "storage":
         return None
     dtype = storage_dtype(cls)

@@ -9,7 +9,13 @@ from modtool.records import Checkpoint, ModuleNode, TensorInfo
 from modtool.report.columns import chosen
 from modtool.report.figures import Figures, ancestors, module_figures
 from modtool.report.tables import Column, Report, Table
-from modtool.report.totals import closing_line, sections_document, totals_of
+from modtool.report.totals import (
+    Totals,
+    add_up,
+    closing_line,
+    sections_document,
+    totals_of,
+)
 from modtool.sharing import Sharing, share
 
 __all__ = ["summary_report"]
@@ -36,6 +42,9 @@ def summary_report(
         tensors: A row for every tensor instead of one for every module.
     """
     inside = checkpoint.model_tensors
+    sharing = share(checkpoint.tensors)
+    alone = inside is checkpoint.tensors
+    totals = add_up(inside, sharing.fresh) if alone else totals_of(inside)
 
     def tables() -> tuple[Table, ...]:
         modules = checkpoint.modules or modules_named(inside)
@@ -47,9 +56,9 @@ def summary_report(
         return (main, *extra) if main.rows or not extra else extra
 
     return Report(
-        partial(document, checkpoint),
+        partial(document, checkpoint, sharing, totals),
         tables,
-        totals=closing_line(totals_of(inside)),
+        totals=closing_line(totals),
         notes=checkpoint.notes,
     )
 
@@ -84,17 +93,17 @@ def in_order(siblings: list[str]) -> list[str]:
 # -- JSON --------------------------------------------------------------------------------------
 
 
-def document(checkpoint: Checkpoint) -> dict[str, object]:
+def document(checkpoint: Checkpoint, sharing: Sharing, totals: Totals) -> dict[str, object]:
     """The JSON document, key by key as the contract has it."""
-    sharing = share(checkpoint.tensors)
-    measured = module_figures(checkpoint.modules, checkpoint.model_tensors)
+    modules = checkpoint.modules
+    measured = module_figures(modules, checkpoint.model_tensors) if modules else {}
     return {
         "target": checkpoint.target,
         "format": checkpoint.format,
         "kind": checkpoint.kind,
-        "totals": asdict(totals_of(checkpoint.model_tensors)),
+        "totals": asdict(totals),
         "sections": sections_document(checkpoint),
-        "modules": [module_document(node, measured[node.path]) for node in checkpoint.modules],
+        "modules": [module_document(node, measured[node.path]) for node in modules],
         "tensors": tensors_document(checkpoint.tensors, sharing),
         "values": dict(checkpoint.values),
         "metadata": dict(checkpoint.metadata),

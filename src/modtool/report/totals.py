@@ -7,7 +7,7 @@ from modtool.records import Checkpoint, TensorInfo
 from modtool.report.tables import Report, Total
 from modtool.sharing import element_bits, share
 
-__all__ = ["Totals", "bytes_stored", "count_report", "totals_of"]
+__all__ = ["Totals", "add_up", "bytes_stored", "count_report", "totals_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,14 @@ class Totals:
 
 def totals_of(tensors: Sequence[TensorInfo]) -> Totals:
     """The totals of some tensors; all numbers count elements but `bytes` and `tensors`."""
+    return add_up(tensors, share(tensors).fresh)
+
+
+def add_up(tensors: Sequence[TensorInfo], fresh: Sequence[int]) -> Totals:
+    """The totals, where `fresh` says how many elements of each tensor count."""
     total = trainable = buffers = size = 0
     recorded = True
-    for tensor, elements in zip(tensors, share(tensors).fresh, strict=True):
+    for tensor, elements in zip(tensors, fresh, strict=True):
         size += bytes_stored(tensor, elements)
         if tensor.role == "buffer":
             buffers += elements
