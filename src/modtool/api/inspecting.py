@@ -4,7 +4,10 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from modtool.api.targets import open_target
+from modtool.api.targets import is_file, open_target
+from modtool.errors import UsageError
+from modtool.formats import open_checkpoint
+from modtool.report.sources import source_report
 from modtool.report.summary import summary_report
 from modtool.report.tables import Report
 from modtool.report.totals import Totals, totals_of
@@ -25,6 +28,7 @@ def summary(
     depth: int | None = None,
     section: str | None = None,
     tensors: bool = False,
+    source: bool = False,
 ) -> Report:
     """The module tree: types, settings, shapes, parameters, trainable, bytes.
 
@@ -37,7 +41,16 @@ def summary(
         depth: Fold everything deeper.
         section: The part of a training checkpoint to show.
         tensors: A row for every tensor instead of one for every module.
+        source: Only the program text that a file carries: the classes of a legacy full-model
+            save, the code of TorchScript and torch.package archives.
+
+    Raises:
+        UsageError: There is no such text, or the arguments do not fit the target.
     """
+    if source:
+        if not is_file(target):
+            raise UsageError(f"{target} names Python code, which is its own source")
+        return source_report(open_checkpoint(os.fspath(target)))  # type: ignore[arg-type]
     checkpoint = open_target(
         target, arguments=arguments, weights=weights, device=device, section=section
     )

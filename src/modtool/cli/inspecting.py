@@ -29,6 +29,9 @@ def summary(
     tensors: Annotated[
         bool, typer.Option("--tensors", help="A row for every tensor, not for every module.")
     ] = False,
+    source: Annotated[
+        bool, typer.Option("--source", help="Show only the program text that a file carries.")
+    ] = False,
     columns: options.Columns = "",
     section: options.Section = None,
     arg: options.Arguments = [],  # noqa: B006
@@ -45,6 +48,7 @@ def summary(
       modtool summary model.py --arg hidden=256
       modtool summary ckpt.pth --section optimizer
       modtool summary model.safetensors --tensors --columns name,dtype,shape --format csv
+      modtool summary old_full_model.pth --source > classes.py
     """
     report = inspecting.summary(
         target_or_default(target),
@@ -55,6 +59,7 @@ def summary(
         depth=depth,
         section=section,
         tensors=tensors,
+        source=source,
     )
     show(report, form, as_json=as_json, no_color=no_color)
 

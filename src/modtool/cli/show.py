@@ -13,7 +13,9 @@ __all__ = ["print_error", "show"]
 def show(report: Report, form: str, *, as_json: bool = False, no_color: bool = False) -> None:
     """Print a report; a table on a terminal is drawn by rich, in a pipe it is plain text."""
     form = "json" if as_json else form
-    if form == "table" and sys.stdout.isatty():
+    if form == "table" and report.text:
+        show_text(report.text)
+    elif form == "table" and sys.stdout.isatty():
         from modtool.cli.terminal import draw
 
         draw(report, color=not (no_color or os.environ.get("NO_COLOR")))
@@ -29,6 +31,14 @@ def write_out(text: str) -> None:
     sys.stdout.flush()
     sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
     sys.stdout.flush()
+
+
+def show_text(text: str) -> None:
+    """Print a stranger's text to the letter; on a terminal, without what that would obey."""
+    if sys.stdout.isatty():
+        lines = (clean(line.replace("\t", "    ")) for line in text.splitlines())
+        text = "".join(f"{line}\n" for line in lines)
+    write_out(text)
 
 
 def print_note(note: Note) -> None:

@@ -50,6 +50,7 @@ class Report:
         notes: What goes to stderr.
         sentences: Lines between the tables and the totals.
         written: Paths, which a table ends with.
+        text: A stranger's text, shown to the letter in place of tables.
     """
 
     build_document: Callable[[], Mapping[str, object]]
@@ -58,6 +59,7 @@ class Report:
     notes: tuple[Note, ...] = ()
     sentences: tuple[str, ...] = ()
     written: tuple[str, ...] = ()
+    text: str = ""
 
     @property
     def document(self) -> Mapping[str, object]:

@@ -1,0 +1,69 @@
+"""summary --source: program text that a file carries."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tests.conftest import Ran
+
+Modtool = Callable[..., Ran]
+NET = """from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(2, 1)
+"""
+
+
+def save_legacy_model(folder: Path) -> Path:
+    """A full model whose class lies in a file that is gone afterwards."""
+    (folder / "vanished.py").write_text(NET)
+    program = (
+        "import torch, vanished; torch.save(vanished.Net(), 'old.pth', "
+        "_use_new_zipfile_serialization=False)"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=folder, check=True)
+    (folder / "vanished.py").unlink()
+    return folder / "old.pth"
+
+
+def test_source_of_a_legacy_model(modtool: Modtool, tmp_path: Path) -> None:
+    path = save_legacy_model(tmp_path)
+    net = NET.removeprefix("from torch import nn\n\n")
+    ran = modtool("summary", path, "--source")
+    assert (ran.code, ran.err) == (0, "")
+    name, linear = ran.out.split("\n\n\n# ")
+    assert name == f"# vanished.Net\n{net}".rstrip("\n")
+    assert linear.startswith("torch.nn.modules.linear.Linear\nclass Linear(Module):\n")
+    found = json.loads(modtool("summary", path, "--source", "--json").out)
+    assert found["format"] == "torch-legacy"
+    assert found["sources"]["vanished.Net"] == net
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_source_of_a_script(modtool: Modtool, tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.script(nn.Linear(2, 1)), tmp_path / "script.pt")
+    ran = modtool("summary", "script.pt", "--source")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.startswith("# __torch__/torch/nn/modules/linear.py\nclass Linear(Module):\n")
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("plain.pth", "error: plain.pth carries no source text\n  only legacy full-model saves"),
+        ("model.py", "error: model.py names Python code, which is its own source\n"),
+    ],
+)
+def test_no_source(modtool: Modtool, tmp_path: Path, target: str, message: str) -> None:
+    torch.save(nn.Linear(2, 1), tmp_path / "plain.pth")
+    ran = modtool("summary", target, "--source")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith(message)
