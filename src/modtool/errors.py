@@ -5,6 +5,7 @@
     ├── TargetError               no such file, folder, object or name
     │   └── UnknownFormatError    a file that is something else: says what, and what to do
     ├── CorruptFileError          a file that contradicts itself or ends too early
+    │   ├── TruncatedFileError    a file that ends too early, whose beginning may still be read
     │   └── UnsafeFileError       a file whose reading would cost more than it may
     ├── ModelError                the user's own code raised: file, line, message
     └── OutputError               nothing could be written, or something would be overwritten
@@ -18,6 +19,7 @@ __all__ = [
     "ModtoolError",
     "OutputError",
     "TargetError",
+    "TruncatedFileError",
     "UnknownFormatError",
     "UnsafeFileError",
     "UsageError",
@@ -50,6 +52,10 @@ class UnknownFormatError(TargetError):
 
 class CorruptFileError(ModtoolError):
     """The file contradicts itself, or ends before it should."""
+
+
+class TruncatedFileError(CorruptFileError):
+    """The file ends before it should; what is left of it may still be read."""
 
 
 class UnsafeFileError(CorruptFileError):

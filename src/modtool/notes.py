@@ -57,6 +57,10 @@ CODES: Mapping[str, tuple[Level, str]] = MappingProxyType(
             "warning",
             "a file of a set that is not there, or ends too early; the rest is shown",
         ),
+        "truncated": (
+            "warning",
+            "a file that ends too early; its header is shown, convert --salvage writes the rest",
+        ),
         "missing-tensor": (
             "warning",
             "a tensor that an index promises and no file has, or of which parts are not stored",

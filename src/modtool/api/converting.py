@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from modtool import plan as plans
+from modtool.api.salvaging import damage
 from modtool.api.targets import is_file
 from modtool.api.writing import PLAIN, Outcome, Writing, carry_out
 from modtool.errors import TargetError, UsageError
@@ -44,6 +45,7 @@ def convert(
     *,
     to: Form | None = None,
     section: str | None = None,
+    salvage: bool = False,
     edits: Sequence[Callable[[Plan], Plan]] = (),
     max_shard_size: int | str | None = None,
     writing: Writing = PLAIN,
@@ -57,6 +59,8 @@ def convert(
         to: `state_dict`, `checkpoint`, `safetensors` or `dcp`; None means what the output's suffix
             says.
         section: The part of a training checkpoint to take as the model.
+        salvage: Write what is whole of a source that is damaged or ends too early; what is lost
+            is listed as dropped.
         edits: Changes on the way, as `modtool.plan` has them, in order.
         max_shard_size: Write a set of files of at most so many bytes, with an index: a number, or
             text such as `5GB` or `512MiB`.
@@ -65,6 +69,7 @@ def convert(
     Raises:
         UsageError: An argument that does not fit, or a tensor that the form cannot hold.
         TargetError: The source is not there, or not all of it.
+        CorruptFileError: The source is damaged, or nothing of it can be salvaged.
         OutputError: It could not be written, or something would be overwritten.
     """
     if not is_file(source):
@@ -82,10 +87,12 @@ def convert(
     if writing.in_place:
         output = in_place(os.fspath(source), output, sharded=sharded)
     target = output_for(os.fspath(source), output, form, sharded=sharded)
-    checkpoint = complete(open_checkpoint(os.fspath(source)))
+    checkpoint = complete(open_checkpoint(os.fspath(source), truncated=salvage))
     if form != "safetensors":
         checkpoint = with_values(checkpoint)
     plan = plans.plan_conversion(checkpoint, to=form, section=section)
+    if salvage:
+        plan = plans.salvage(plan, damage)
     for edit in edits:
         plan = edit(plan)
     return carry_out(plan, target, replace(writing, sharded=sharded, max_shard_size=largest))

@@ -52,7 +52,12 @@ def summary(
             raise UsageError(f"{target} names Python code, which is its own source")
         return source_report(open_checkpoint(os.fspath(target)))  # type: ignore[arg-type]
     checkpoint = open_target(
-        target, arguments=arguments, weights=weights, device=device, section=section
+        target,
+        arguments=arguments,
+        weights=weights,
+        device=device,
+        section=section,
+        truncated=True,
     )
     return summary_report(checkpoint, columns=columns, depth=depth, tensors=tensors)
 
@@ -64,4 +69,5 @@ def count(
     section: str | None = None,
 ) -> Totals:
     """The totals: parameters, trainable, frozen, buffers, bytes; shared elements once."""
-    return totals_of(open_target(target, arguments=arguments, section=section).model_tensors)
+    checkpoint = open_target(target, arguments=arguments, section=section, truncated=True)
+    return totals_of(checkpoint.model_tensors)

@@ -26,8 +26,11 @@ def open_target(
     device: str | None = None,
     section: str | None = None,
     values: bool = False,
+    truncated: bool = False,
 ) -> Checkpoint:
     """What a target holds. A model is built without values unless they are asked for.
+
+    A file may be `truncated` where its headers are enough.
 
     Raises:
         UsageError: Arguments or weights for a file, which takes none; no such section.
@@ -37,7 +40,7 @@ def open_target(
             raise UsageError(
                 f"{target} is a checkpoint: --arg, --weights and --device are for models"
             )
-        found = opened(os.fspath(target))  # type: ignore[arg-type]
+        found = opened(os.fspath(target), truncated=truncated)  # type: ignore[arg-type]
         if found is not None:
             return narrowed(found, section)
     from modtool.live.state import checkpoint_of
@@ -48,10 +51,10 @@ def open_target(
     return narrowed(replace(made, notes=(*made.notes, *notes)), section)
 
 
-def opened(path: str) -> Checkpoint | None:
+def opened(path: str, *, truncated: bool = False) -> Checkpoint | None:
     """The checkpoint at a path; None where there is but a configuration of transformers."""
     try:
-        return open_checkpoint(path)
+        return open_checkpoint(path, truncated=truncated)
     except TargetError:
         if is_configuration(path):
             return None

@@ -17,6 +17,7 @@ __all__ = [
     "MaxShardSize",
     "Output",
     "Rename",
+    "Salvage",
     "SetValues",
     "Shrink",
     "StripPrefix",
@@ -123,6 +124,14 @@ Verify = Annotated[
         "--verify",
         help="Read the output back and compare every tensor with its source before it is put in "
         "place.",
+    ),
+]
+Salvage = Annotated[
+    bool,
+    typer.Option(
+        "--salvage",
+        help="Write what is whole of a file that ends too early or is damaged; with losses, which "
+        "are listed, the exit code is 1.",
     ),
 ]
 InPlace = Annotated[

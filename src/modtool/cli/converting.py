@@ -32,6 +32,7 @@ def convert(
     tied: own.Tied = own.KEEP,
     shrink: own.Shrink = False,
     max_shard_size: own.MaxShardSize = None,
+    salvage: own.Salvage = False,
     verify: own.Verify = False,
     in_place: own.InPlace = False,
     force: options.Force = False,
@@ -39,7 +40,7 @@ def convert(
     form: options.Format = options.TABLE,
     as_json: options.Json = False,
     no_color: options.NoColor = False,
-) -> None:
+) -> int:
     """Turn a checkpoint into another form.
 
     A state_dict, a training checkpoint or safetensors, in one file or a set; or with --to dcp
@@ -70,6 +71,7 @@ def convert(
             output,
             to=FORMS[list(own.FormName).index(to)] if to else None,
             section=section,
+            salvage=salvage,
             edits=edits,
             max_shard_size=max_shard_size,
             writing=Writing(
@@ -85,3 +87,4 @@ def convert(
         done = verify and not dry_run
         report = conversion_report(outcome.plan, outcome.written, dry_run=dry_run, verified=done)
         show(report, form, as_json=as_json, no_color=no_color)
+    return int(any(dropped.lost for dropped in outcome.plan.dropped))

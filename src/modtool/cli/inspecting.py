@@ -87,7 +87,10 @@ def count(
       test "$(modtool count ckpt.pth --total)" -le 5000000
     """
     checkpoint = open_target(
-        target_or_default(target), arguments=arguments_of(arg, args_from), section=section
+        target_or_default(target),
+        arguments=arguments_of(arg, args_from),
+        section=section,
+        truncated=True,
     )
     chosen = {"total": total, "trainable": trainable, "frozen": frozen, "buffers": buffers}
     names = [name for name, asked in {**chosen, "bytes": size}.items() if asked]

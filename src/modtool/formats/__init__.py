@@ -8,14 +8,16 @@ read        (Reader) -> Checkpoint, from headers alone
 
 import os
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
-from modtool.errors import CorruptFileError, UnknownFormatError
+from modtool.errors import CorruptFileError, TruncatedFileError, UnknownFormatError
 from modtool.formats import gguf, npy, safetensors, sharded, torch_legacy, torch_tar, zip_archive
 from modtool.formats.files import Reader, open_reader
 from modtool.formats.folders import folder_of, read_folder
 from modtool.formats.foreign import what_it_is
 from modtool.formats.oversized import oversized_storages
+from modtool.formats.truncated import LEFTOVERS, with_losses
 from modtool.records import Checkpoint
 
 __all__ = ["FORMATS", "Format", "open_checkpoint"]
@@ -52,37 +54,48 @@ FORMATS: tuple[Format, ...] = (
 )
 
 
-def open_checkpoint(path: str) -> Checkpoint:
+def open_checkpoint(path: str, *, truncated: bool = False) -> Checkpoint:
     """What a checkpoint file holds, from its headers; nothing of it is executed.
+
+    Args:
+        path: The file, index or folder.
+        truncated: Whether a file may end too early. Storages beyond its end have no data then,
+            and a note says so.
 
     Raises:
         TargetError: There is no such file.
         UnknownFormatError: It is something else; the message says what.
+        TruncatedFileError: It ends too early.
         CorruptFileError: It contradicts itself.
     """
-    checkpoint = read_target(os.fspath(path))
+    checkpoint = read_target(os.fspath(path), truncated=truncated)
     return replace(checkpoint, notes=(*checkpoint.notes, *oversized_storages(checkpoint)))
 
 
-def read_as(known: Format, reader: Reader) -> Checkpoint:
+def read_as(known: Format, reader: Reader, *, truncated: bool) -> Checkpoint:
     """Read a file as one format; an error names the file."""
     try:
         return known.read(reader)
+    except TruncatedFileError:
+        read_left = LEFTOVERS.get(known.NAME)
+        if not truncated or read_left is None:
+            raise
+        return with_losses(read_left(reader))
     except CorruptFileError as error:
         if reader.path in error.message:
             raise
         raise type(error)(f"{reader.path}: {error.message}", error.hint) from None
 
 
-def read_target(path: str) -> Checkpoint:
+def read_target(path: str, *, truncated: bool = False) -> Checkpoint:
     """What the first format that knows a file reads in it."""
     folder = folder_of(path)
     if folder is not None:
-        return read_folder(folder, read_target)
+        return read_folder(folder, partial(read_target, truncated=truncated))
     with open_reader(path) as reader:
         head = reader.head(HEAD)
         for known in FORMATS:
             if known.sniff(head):
-                return read_as(known, reader)
+                return read_as(known, reader, truncated=truncated)
         message, hint = what_it_is(head, reader.size)
         raise UnknownFormatError(f"{path}: {message}", hint)

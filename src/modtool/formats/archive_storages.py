@@ -12,7 +12,7 @@ from modtool.formats.zip_directory import Directory, member_range, read_member
 from modtool.notes import note
 from modtool.pickles.reader import Pickle
 from modtool.pickles.torch_objects import StorageId, storage_id
-from modtool.records import Note, Storage
+from modtool.records import FileRange, Note, Storage
 
 __all__ = ["ArchiveStorages", "archive_root", "byteorder", "stray_bytes", "text_of"]
 
@@ -63,6 +63,7 @@ class ArchiveStorages:
         suffix: What follows the key in a record's name.
         prefix: What makes the keys of this pickle unique among those of others.
         found: Every storage found so far, by its unique key; may be shared with other pickles.
+        lost: Whether a record may be missing; the storage then has no data.
     """
 
     reader: Reader
@@ -72,6 +73,7 @@ class ArchiveStorages:
     suffix: str = ""
     prefix: str = ""
     found: dict[str, Storage] = field(default_factory=dict)
+    lost: bool = False
 
     def find(self, identifier: StorageId) -> Storage:
         """The storage that an id names, proved to have the size that the id says."""
@@ -101,6 +103,9 @@ class ArchiveStorages:
             return Storage(key, identifier.nbytes, "meta")
         name = f"{self.folder}/{identifier.key}{self.suffix}"
         member = self.directory.members.get(name)
+        if member is None and self.lost:
+            empty = None if identifier.nbytes else FileRange(self.reader.path, 0, 0)
+            return Storage(key, identifier.nbytes, identifier.location, empty, self.byteorder)
         if member is None:
             raise CorruptFileError(f"{self.reader.path}: storage {identifier.key} has no record")
         place = member_range(self.reader, member)

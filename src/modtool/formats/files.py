@@ -5,10 +5,15 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 
 from modtool.errors import CorruptFileError, TargetError
 
-__all__ = ["Reader", "open_reader"]
+__all__ = ["HELP_TRUNCATED", "Reader", "mapped", "open_reader"]
+
+HELP_TRUNCATED = (
+    "download or save it again; `modtool convert --salvage` writes the tensors that are whole"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,13 @@ def open_reader(path: str) -> Iterator[Reader]:
         yield Reader(path, descriptor, status.st_size)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def mapped(reader: Reader, limit: int) -> Iterator[mmap]:
+    """The first `limit` bytes of a file, mapped: only what is looked at costs memory."""
+    with mmap(reader.descriptor, min(reader.size, limit), access=ACCESS_READ) as data:
+        yield data
 
 
 def hint_for(error: Exception) -> str:

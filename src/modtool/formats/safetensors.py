@@ -7,13 +7,13 @@ import json
 import math
 from dataclasses import replace
 
-from modtool.errors import CorruptFileError, UnsafeFileError
-from modtool.formats.files import Reader
+from modtool.errors import CorruptFileError, TruncatedFileError, UnsafeFileError
+from modtool.formats.files import HELP_TRUNCATED, Reader
 from modtool.formats.json_text import parse_json
 from modtool.pickles.roles import buffer_names
 from modtool.records import DTYPES, Checkpoint, FileRange, Storage, TensorInfo
 
-__all__ = ["NAME", "REQUIRES_GRAD", "SUFFIXES", "read", "sniff"]
+__all__ = ["NAME", "REQUIRES_GRAD", "SUFFIXES", "read", "read_truncated", "sniff"]
 
 NAME = "safetensors"
 SUFFIXES = (".safetensors",)
@@ -37,8 +37,19 @@ def read(reader: Reader) -> Checkpoint:
     """Read the header of a safetensors file, and prove it against the file.
 
     Raises:
+        TruncatedFileError: The file ends before its tensors do.
         CorruptFileError: The header is no such header, or does not tile the file exactly.
     """
+    return read_file(reader, lost=False)
+
+
+def read_truncated(reader: Reader) -> Checkpoint:
+    """Read a file that ends before its tensors do; those beyond its end have no data."""
+    return read_file(reader, lost=True)
+
+
+def read_file(reader: Reader, *, lost: bool) -> Checkpoint:
+    """Read a header; tensors may lie beyond the end of the file if they may be `lost`."""
     length = int.from_bytes(reader.read(0, 8, "the header length"), "little")
     if length > MAX_HEADER:
         raise UnsafeFileError(f"{reader.path}: a header of {length:,} bytes is too large")
@@ -46,7 +57,13 @@ def read(reader: Reader) -> Checkpoint:
     metadata = text_metadata(reader, header.pop("__metadata__", {}))
     begin = 8 + length
     entries = {name: entry(reader, name, value) for name, value in header.items()}
-    prove_tiling(reader, entries, begin)
+    end = prove_tiling(reader, entries, begin)
+    if end > reader.size and not lost:
+        raise TruncatedFileError(
+            f"{reader.path}: truncated: its tensors should end at byte {end:,}, "
+            f"the file at {reader.size:,}",
+            HELP_TRUNCATED,
+        )
     return checkpoint(reader, entries, metadata, begin)
 
 
@@ -82,8 +99,11 @@ def entry(reader: Reader, name: str, value: object) -> Entry:
     raise CorruptFileError(f"{reader.path}: the entry of {name!r} contradicts itself")
 
 
-def prove_tiling(reader: Reader, entries: dict[str, Entry], begin: int) -> None:
-    """The entries must cover the rest of the file exactly: no hole, no overlap, no tail."""
+def prove_tiling(reader: Reader, entries: dict[str, Entry], begin: int) -> int:
+    """The entries must cover the rest of the file: no hole, no overlap, no tail.
+
+    Gives the byte at which the last one should end.
+    """
     at = 0
     for name, (_, _, _, start, end) in sorted(entries.items(), key=lambda item: item[1][3:]):
         if start != at or end < start:
@@ -91,13 +111,13 @@ def prove_tiling(reader: Reader, entries: dict[str, Entry], begin: int) -> None:
                 f"{reader.path}: {name!r} does not begin where the last one ends"
             )
         at = end
-    if begin + at != reader.size:
-        state = "truncated" if begin + at > reader.size else "damaged"
+    if begin + at < reader.size:
         raise CorruptFileError(
-            f"{reader.path}: {state}: its tensors should end at byte {begin + at:,}, "
+            f"{reader.path}: damaged: its tensors should end at byte {begin + at:,}, "
             f"the file at {reader.size:,}",
             "download or save it again",
         )
+    return begin + at
 
 
 def checkpoint(
@@ -108,7 +128,8 @@ def checkpoint(
     flags = recorded_flags(metadata)
     tensors = []
     for name, (dtype, _, shape, start, end) in entries.items():
-        place = FileRange(reader.path, begin + start, end - start)
+        inside = begin + end <= reader.size or start == end
+        place = FileRange(reader.path, begin + start, end - start) if inside else None
         tensors.append(
             TensorInfo(
                 name,

@@ -10,12 +10,11 @@ machines convert both when they write and when they read.
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from mmap import ACCESS_READ, mmap
+from mmap import mmap
 
-from modtool.errors import CorruptFileError, ModtoolError
-from modtool.formats.files import Reader
+from modtool.errors import CorruptFileError, ModtoolError, TruncatedFileError
+from modtool.formats.files import HELP_TRUNCATED, Reader, mapped
 from modtool.notes import note
 from modtool.pickles.contents import contents_of
 from modtool.pickles.extra_state import extra_state_notes
@@ -25,7 +24,7 @@ from modtool.pickles.symbols import PersistentId, class_named
 from modtool.pickles.torch_objects import StorageId, Tensors, storage_id
 from modtool.records import DTYPES, Checkpoint, FileRange, Note, Storage
 
-__all__ = ["NAME", "SUFFIXES", "mapped", "read", "sniff", "sources_in"]
+__all__ = ["NAME", "SUFFIXES", "read", "read_truncated", "sniff", "sources_in"]
 
 NAME = "torch-legacy"
 SUFFIXES = (".pth", ".pt", ".bin", ".tar", ".pkl", ".model")
@@ -52,14 +51,26 @@ def read(reader: Reader) -> Checkpoint:
     """Read a legacy file from its pickles and the counts between its storages.
 
     Raises:
+        TruncatedFileError: It ends inside its storages.
         CorruptFileError: It contradicts itself.
     """
+    return read_file(reader, lost=False)
+
+
+def read_truncated(reader: Reader) -> Checkpoint:
+    """Read what is left of a file that ends inside its storages; lost ones have no data."""
+    return read_file(reader, lost=True)
+
+
+def read_file(reader: Reader, *, lost: bool) -> Checkpoint:
+    """Read a file, which may end too early if storages may be `lost`."""
     with mapped(reader, MAX_PICKLES) as data:
         pickles = read_pickles(reader, data)
     body = pickles["object"]
     check_beginning(reader, pickles)
     storages = LegacyStorages(reader, declared(body))
-    end = storages.locate(keys_of(reader, pickles), pickles["storage keys"].end)
+    keys = keys_of(reader, pickles)
+    end = storages.locate(keys, pickles["storage keys"].end, lost=lost)
     budget = 40 * (body.end - pickles["system info"].end) + 10_000
     try:
         contents = contents_of(body.root, Tensors(storages.find), budget)
@@ -87,13 +98,6 @@ def stray_bytes(reader: Reader, end: int) -> Iterator[Note]:
     if end < reader.size:
         message = f"{reader.size - end:,} bytes after the last storage belong to nothing"
         yield note("stray-bytes", "", message)
-
-
-@contextmanager
-def mapped(reader: Reader, limit: int) -> Iterator[mmap]:
-    """The first `limit` bytes of a file, mapped: only what is looked at costs memory."""
-    with mmap(reader.descriptor, min(reader.size, limit), access=ACCESS_READ) as data:
-        yield data
 
 
 def read_pickles(reader: Reader, data: mmap) -> dict[str, Pickle]:
@@ -153,31 +157,42 @@ class LegacyStorages:
     declared: Mapping[str, StorageId]
     found: dict[str, Storage] = field(default_factory=dict)
 
-    def locate(self, keys: list[str], position: int) -> int:
-        """Find every storage, from where the first count lies; returns where the last one ends."""
+    def locate(self, keys: list[str], position: int, *, lost: bool = False) -> int:
+        """Find every storage, from where the first count lies; returns where the last one ends.
+
+        Those that the file ends before may be `lost`: they get no data.
+        """
         for key in keys:
             identifier = self.declared.get(key)
             if identifier is None:
                 raise CorruptFileError(f"{self.reader.path}: storage {key} belongs to no object")
-            what = f"the count of storage {key}"
-            count = int.from_bytes(self.reader.read(position, COUNT, what), "little")
-            nbytes = count * DTYPES[identifier.dtype].bits // 8
-            if nbytes != identifier.nbytes:
-                raise CorruptFileError(
-                    f"{self.reader.path}: storage {key} should have {identifier.nbytes:,} bytes, "
-                    f"its count says {nbytes:,}"
-                )
             start = position + COUNT
-            position = start + nbytes
+            position = start + identifier.nbytes
+            if start <= self.reader.size:
+                self.check_count(identifier, start - COUNT)
+            place: FileRange | None = FileRange(self.reader.path, start, identifier.nbytes)
             if position > self.reader.size:
-                raise CorruptFileError(
-                    f"{self.reader.path}: truncated: storage {key} should end at byte "
-                    f"{position:,}, the file at {self.reader.size:,}",
-                    "download or save it again",
-                )
-            place = FileRange(self.reader.path, start, nbytes)
-            self.found[key] = Storage(key, nbytes, identifier.location, place)
+                if not lost:
+                    raise TruncatedFileError(
+                        f"{self.reader.path}: truncated: storage {key} should end at byte "
+                        f"{position:,}, the file at {self.reader.size:,}",
+                        HELP_TRUNCATED,
+                    )
+                place = None if identifier.nbytes else FileRange(self.reader.path, 0, 0)
+                position = self.reader.size
+            self.found[key] = Storage(key, identifier.nbytes, identifier.location, place)
         return position
+
+    def check_count(self, identifier: StorageId, position: int) -> None:
+        """The count before the bytes of a storage must be what the object says."""
+        what = f"the count of storage {identifier.key}"
+        count = int.from_bytes(self.reader.read(position, COUNT, what), "little")
+        nbytes = count * DTYPES[identifier.dtype].bits // 8
+        if nbytes != identifier.nbytes:
+            raise CorruptFileError(
+                f"{self.reader.path}: storage {identifier.key} should have "
+                f"{identifier.nbytes:,} bytes, its count says {nbytes:,}"
+            )
 
     def find(self, identifier: StorageId) -> Storage:
         """The storage that an id names, proved to have the size that the id says."""

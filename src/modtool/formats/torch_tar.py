@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from mmap import mmap
 
 from modtool.errors import CorruptFileError, ModtoolError, UnknownFormatError
-from modtool.formats.files import Reader
+from modtool.formats.files import Reader, mapped
 from modtool.formats.tar_directory import is_tar, read_tar_directory
-from modtool.formats.torch_legacy import LegacyStorages, mapped, sources_in
+from modtool.formats.torch_legacy import LegacyStorages, sources_in
 from modtool.pickles.contents import contents_of
 from modtool.pickles.extra_state import extra_state_notes
 from modtool.pickles.reader import Pickle, read_pickle

@@ -46,8 +46,13 @@ def claims(directory: Directory) -> bool:
     return f"{archive_root(directory)}/data.pkl" in directory.members
 
 
-def read_archive(reader: Reader, directory: Directory) -> Checkpoint:
+def read_archive(reader: Reader, directory: Directory, *, lost: bool = False) -> Checkpoint:
     """Read a file that `torch.save` wrote, from its directory and `data.pkl` alone.
+
+    Args:
+        reader: The file.
+        directory: Its directory.
+        lost: Whether records may be missing: their storages get no data.
 
     Raises:
         CorruptFileError: It contradicts itself.
@@ -56,7 +61,7 @@ def read_archive(reader: Reader, directory: Directory) -> Checkpoint:
     data = read_member(reader, directory.members[f"{root}/data.pkl"], MAX_PICKLE)
     pickle = read_pickle(data, where=f"{reader.path}: data.pkl")
     order = byteorder(reader, directory)
-    storages = ArchiveStorages(reader, directory, f"{root}/data", order)
+    storages = ArchiveStorages(reader, directory, f"{root}/data", order, lost=lost)
     tensors = Tensors(storages.find)
     for symbol in pickle.persistent_ids:  # in their order, and also those that no tensor views
         tensors.located_storage(symbol)

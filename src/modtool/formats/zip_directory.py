@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from modtool.errors import CorruptFileError, UnsafeFileError
-from modtool.formats.files import Reader
+from modtool.errors import CorruptFileError, TruncatedFileError, UnsafeFileError
+from modtool.formats.files import HELP_TRUNCATED, Reader
 from modtool.records import FileRange
 
 __all__ = ["Directory", "Member", "checksums", "member_range", "read_directory", "read_member"]
@@ -82,9 +82,9 @@ def read_directory(reader: Reader) -> Directory:
     tail = reader.tail(END.size + 0xFFFF)
     at = tail.rfind(b"PK\x05\x06", 0, max(len(tail) - END.size + 4, 0))
     if at < 0:
-        raise CorruptFileError(
+        raise TruncatedFileError(
             f"{reader.path}: truncated: a zip archive without its central directory",
-            "download or save it again",
+            HELP_TRUNCATED,
         )
     end_at = reader.size - len(tail) + at
     _, disk, start_disk, _, count, size, offset, comment = END.unpack_from(tail, at)

@@ -29,6 +29,7 @@ from modtool.plan.optimizer import prune_optimizer, warn_of_optimizer
 from modtool.plan.records import Dropped, Fill, Form, Plan, PlannedTensor, Rule
 from modtool.plan.reinitialising import reinit
 from modtool.plan.renames import add_prefix, rename, strip_prefix
+from modtool.plan.salvage import salvage
 from modtool.plan.shards import shards_of, weight_map
 from modtool.plan.ties import notes_of, stored_once
 from modtool.plan.views import view_of
@@ -66,6 +67,7 @@ __all__ = [
     "recorded_bn_eval",
     "reinit",
     "rename",
+    "salvage",
     "set_value",
     "shards_of",
     "shrink",

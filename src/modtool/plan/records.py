@@ -90,10 +90,11 @@ class PlannedTensor:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """Something of the source that the output leaves out."""
+    """Something of the source that the output leaves out; `lost` if there was no choice."""
 
     name: str
     why: str
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,185 @@
+"""Files that end too early: every cut shows the header or says why not, and saves what is whole."""
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from modtool.errors import ModtoolError, TruncatedFileError
+from modtool.formats import open_checkpoint
+from modtool.formats.truncated import is_lost
+from modtool.records import FileRange
+from tests.conftest import Ran
+
+Modtool = Callable[..., Ran]
+STATE = {
+    "a.weight": torch.arange(6.0).reshape(2, 3),
+    "a.bias": torch.tensor([7.0, 8.0]),
+    "empty": torch.zeros(0),
+    "b.steps": torch.tensor(9),
+}
+
+
+def save_zip(path: Path) -> None:
+    torch.save(STATE, path)
+
+
+def save_without_checksums(path: Path) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(STATE, path)
+    finally:
+        torch.serialization.set_crc32_options(True)
+
+
+def save_legacy(path: Path) -> None:
+    torch.save(STATE, path, _use_new_zipfile_serialization=False)
+
+
+def save_safetensors(path: Path) -> None:
+    save_file(STATE, path)
+
+
+SAVES = (save_zip, save_without_checksums, save_legacy, save_safetensors)
+
+
+def ends_in(path: Path) -> dict[str, int]:
+    """Where in the file each tensor ends; 0 for one without elements."""
+    ends = {}
+    for tensor in open_checkpoint(str(path)).tensors:
+        assert tensor.storage is not None
+        place = tensor.storage.data
+        assert isinstance(place, FileRange)
+        ends[tensor.name] = place.offset + place.length if place.length else 0
+    return ends
+
+
+@pytest.mark.parametrize("save", SAVES)
+def test_every_cut(save: Callable[[Path], None], tmp_path: Path) -> None:
+    path, cut = tmp_path / "whole", tmp_path / "cut"
+    save(path)
+    data = path.read_bytes()
+    whole = {tensor.name: tensor for tensor in open_checkpoint(str(path)).tensors}
+    ends = ends_in(path)
+    shown = 0
+    for length in range(len(data)):
+        cut.write_bytes(data[:length])
+        try:
+            found = open_checkpoint(str(cut), truncated=True)
+        except ModtoolError:
+            assert not shown  # once the header is there, every longer piece shows it
+            continue
+        shown += 1
+        assert [tensor.name for tensor in found.tensors] == list(whole)
+        assert [tensor.shape for tensor in found.tensors] == [t.shape for t in whole.values()]
+        assert {tensor.name for tensor in found.tensors if not is_lost(tensor.storage)} == {
+            name for name, end in ends.items() if end <= length
+        }
+        assert [note.code for note in found.notes] == ["truncated"]
+        with pytest.raises(TruncatedFileError, match="truncated"):
+            open_checkpoint(str(cut))
+    assert shown >= 40  # the tensors alone have 40 bytes
+
+
+@pytest.mark.parametrize("save", SAVES)
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_salvage(
+    save: Callable[[Path], None], suffix: str, modtool: Modtool, tmp_path: Path
+) -> None:
+    save(tmp_path / "whole")
+    ends = ends_in(tmp_path / "whole")
+    length = sorted(ends.values())[-2]
+    (tmp_path / "cut").write_bytes((tmp_path / "whole").read_bytes()[:length])
+    lost = [name for name, end in ends.items() if end > length]
+    assert len(lost) == 1
+    ran = modtool("convert", "cut", "--salvage", "-o", f"rest.{suffix}", "--verify", "--json")
+    assert ran.code == 1
+    found = json.loads(ran.out)
+    assert found["dropped"] == [{"name": lost[0], "why": "lost: its bytes are not in the file"}]
+    load = load_file if suffix == "safetensors" else torch.load
+    rest = load(tmp_path / f"rest.{suffix}")
+    assert rest.keys() == STATE.keys() - set(lost)
+    assert all(torch.equal(rest[name], STATE[name]) for name in rest)
+
+
+def test_without_salvage_nothing_is_written(modtool: Modtool, tmp_path: Path) -> None:
+    save_zip(tmp_path / "whole.pth")
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "whole.pth").read_bytes()[:-100])
+    for command in ("convert cut.pth -o x.pth", "freeze cut.pth a -o x.pth", "check cut.pth"):
+        ran = modtool(*command.split())
+        assert (ran.code, ran.out) == (2, "")
+        assert ran.err == (
+            "error: cut.pth: truncated: a zip archive without its central directory\n"
+            "  download or save it again; `modtool convert --salvage` writes the tensors that are "
+            "whole\n"
+        )
+    assert not (tmp_path / "x.pth").exists()
+
+
+def test_bytes_that_do_not_give_their_checksum(modtool: Modtool, tmp_path: Path) -> None:
+    save_zip(tmp_path / "a.pth")
+    data = (tmp_path / "a.pth").read_bytes()
+    weight = STATE["a.weight"].numpy().tobytes()
+    (tmp_path / "a.pth").write_bytes(data.replace(weight, weight[:-1] + b"\x7f"))
+    ran = modtool("convert", "a.pth", "--salvage", "-o", "b.pth")
+    assert ran.code == 1
+    assert ran.out.startswith(
+        "left out a.weight: damaged: its bytes do not give the checksum that was saved with them\n"
+    )
+    assert torch.load(tmp_path / "b.pth").keys() == STATE.keys() - {"a.weight"}
+
+
+def test_salvage_of_what_is_whole_loses_nothing(modtool: Modtool, tmp_path: Path) -> None:
+    save_zip(tmp_path / "a.pth")
+    assert modtool("convert", "a.pth", "--salvage", "-o", "b.pth").code == 0
+    assert torch.load(tmp_path / "b.pth").keys() == STATE.keys()
+
+
+def test_a_training_checkpoint_keeps_its_values(modtool: Modtool, tmp_path: Path) -> None:
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    made = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 3}
+    made["sparse"] = torch.eye(2).to_sparse()
+    torch.save(made, tmp_path / "a.pth")
+    data = (tmp_path / "a.pth").read_bytes()
+    (tmp_path / "cut.pth").write_bytes(data[: data.index(b"data/4") + 100])
+    options = ("--to", "checkpoint", "--salvage", "--json")
+    ran = modtool("convert", "cut.pth", "-o", "b.pth", *options)
+    assert ran.code == 1
+    assert [item["name"] for item in json.loads(ran.out)["dropped"]] == [
+        "optimizer.state.1.step",
+        "optimizer.state.1.exp_avg",
+        "optimizer.state.1.exp_avg_sq",
+        "sparse",
+    ]
+    rest = torch.load(tmp_path / "b.pth")
+    assert rest["epoch"] == 3
+    assert rest["model"].keys() == {"weight", "bias"}
+    assert rest["optimizer"]["state"][0].keys() == {"step", "exp_avg", "exp_avg_sq"}
+    assert torch.equal(rest["model"]["weight"], model.state_dict()["weight"])
+
+
+def test_nothing_is_whole(modtool: Modtool, tmp_path: Path) -> None:
+    save_file({"w": torch.zeros(4)}, tmp_path / "a.safetensors")
+    (tmp_path / "a.safetensors").write_bytes((tmp_path / "a.safetensors").read_bytes()[:-1])
+    ran = modtool("convert", "a.safetensors", "--salvage", "-o", "b.pth")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == (
+        "error: a.safetensors: not one of its 1 tensors is whole\n  download or save it again\n"
+    )
+
+
+def test_an_archive_of_another_kind(modtool: Modtool, tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(b"PK\x03\x04" + bytes(26) + pickle.dumps(1))
+    ran = modtool("summary", "a.zip")
+    assert ran.code == 2
+    assert ran.err == (
+        "error: a.zip: truncated: a zip archive without its central directory\n"
+        "  download or save it again; nothing of it can be saved\n"
+    )
