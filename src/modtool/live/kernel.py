@@ -17,6 +17,8 @@ __all__ = ["ELEMENTS", "Kernel"]
 ELEMENTS = 128 << 10
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 SMALLEST = {torch.float32: 1.5e-45, torch.float64: 5e-324}
+# Below it the bits of two magnitudes add up without a carry into the sign.
+HALF = 2.0
 # Largest magnitudes between which sums of squares neither overflow nor vanish.
 SAFE = {torch.float32: (1e-15, 1e15), torch.float64: (1e-140, 1e140)}
 
@@ -33,9 +35,10 @@ class Kernel:
     def buffer(self, dtype: torch.dtype, index: int, length: int) -> torch.Tensor:
         """One of the buffers of a type, as long as it is needed."""
         key = (dtype, index)
-        if key not in self.buffers:
-            self.buffers[key] = torch.empty(ELEMENTS, dtype=dtype)
-        return self.buffers[key][:length]
+        found = self.buffers.get(key)
+        if found is None:
+            found = self.buffers[key] = torch.empty(ELEMENTS, dtype=dtype)
+        return found if length == ELEMENTS else found[:length]
 
     def measure(self, a: torch.Tensor, b: torch.Tensor) -> Measure:
         """How far apart two 1-D tensors of one length are."""
@@ -73,20 +76,20 @@ class Kernel:
         one = torch.abs(x, out=self.buffer(x.dtype, 2, len(x)))
         other = torch.abs(y, out=self.buffer(x.dtype, 3, len(x)))
         larger = torch.maximum(one, other, out=self.buffer(x.dtype, 4, len(x)))
-        largest = float(larger.amax())
+        least, largest = (float(end) for end in torch.aminmax(larger))
         if not math.isfinite(largest):
             return self.odd(x, y, bits)
         ulps = None
         if bits is not None:
             smaller = torch.minimum(one, other, out=other)
-            ulps = self.ulps(*bits, x, y, larger, smaller)
+            ulps = self.ulps(*bits, x, y, larger, smaller, fits=largest < HALF)
         gap = torch.sub(x, y, out=one)
         low, high = SAFE[x.dtype]
         if low < largest < high:
             squares = (square(x), square(y), square(gap))
         else:
             squares = scaled_squares(x, y, largest)
-        measure = self.gaps(gap.abs_(), larger)
+        measure = self.gaps(gap, larger, zeros=not least)
         if math.isinf(measure.max_abs) and x.dtype != torch.float64:
             measure = self.floats(x.double(), y.double(), None)
         return with_squares(replace(measure, max_ulps=ulps), squares)
@@ -110,14 +113,21 @@ class Kernel:
             unlike=len(x) - int(alike.sum()),
         )
 
-    def gaps(self, gap: torch.Tensor, larger: torch.Tensor) -> Measure:
-        """The largest of |a - b|, absolute and relative to max(|a|, |b|); both are overwritten."""
-        max_abs = excess = float(gap.amax())
+    def gaps(self, gap: torch.Tensor, larger: torch.Tensor, *, zeros: bool = True) -> Measure:
+        """The largest of |a - b|, absolute and relative to max(|a|, |b|); both are overwritten.
+
+        Args:
+            gap: a - b, of either sign.
+            larger: max(|a|, |b|).
+            zeros: Whether both elements of some pair are 0.
+        """
+        max_abs = excess = largest_of(gap)
         if self.rtol:
             allowed = torch.mul(larger, self.rtol, out=self.buffer(gap.dtype, 3, len(gap)))
-            excess = float(torch.sub(gap, allowed, out=allowed).amax())
-        max_rel = float(gap.div_(larger.clamp_(min=SMALLEST[gap.dtype])).amax())
-        return Measure(max_abs, max_rel, excess=max(excess, 0.0))
+            excess = float(torch.sub(gap.abs_(), allowed, out=allowed).amax())
+        if zeros:  # then so is their gap, and 0 / 0 is not to be NaN
+            larger.clamp_(min=SMALLEST[gap.dtype])
+        return Measure(max_abs, largest_of(gap.div_(larger)), excess=max(excess, 0.0))
 
     def ulps(
         self,
@@ -127,6 +137,8 @@ class Kernel:
         y: torch.Tensor,
         larger: torch.Tensor,
         smaller: torch.Tensor,
+        *,
+        fits: bool,
     ) -> int:
         """The most representable numbers between two finite elements.
 
@@ -137,6 +149,7 @@ class Kernel:
             y: Those of `b`.
             larger: max(|x|, |y|).
             smaller: min(|x|, |y|), which is overwritten.
+            fits: Whether no two magnitudes are too large for their bits to be added.
         """
         if a.dtype not in (x.dtype, torch.bfloat16):
             return self.widest(self.ordered(a, 0), self.ordered(b, 1))
@@ -148,7 +161,8 @@ class Kernel:
         torch.bitwise_xor(x.view(whole), y.view(whole), out=sign)
         sign.bitwise_right_shift_(width - 1)
         count = smaller.view(whole).bitwise_xor_(sign).sub_(sign)
-        found = without_sign(torch.sub(larger.view(whole), count, out=sign))
+        counts = torch.sub(larger.view(whole), count, out=sign)
+        found = int(counts.amax()) if fits else without_sign(counts)
         return found >> 16 if a.dtype == torch.bfloat16 else found
 
     def ordered(self, values: torch.Tensor, index: int) -> torch.Tensor:
@@ -247,6 +261,12 @@ def without_sign(values: torch.Tensor) -> int:
     """The largest of int32 or int64 values that are read as unsigned; they are overwritten."""
     half = 1 << (values.element_size() * 8 - 1)
     return int(values.bitwise_xor_(-half).amax()) + half
+
+
+def largest_of(values: torch.Tensor) -> float:
+    """The largest magnitude."""
+    least, greatest = torch.aminmax(values)
+    return max(-float(least), float(greatest))
 
 
 def square(values: torch.Tensor) -> float:
