@@ -237,6 +237,7 @@ def test_load_in_json(modtool: Modtool) -> None:
         "section": None,
         "fix": "modtool convert ddp.pth --strip-prefix module. -o ddp_fixed.pth",
         "fixed": True,
+        "whole": False,
         "loads": False,
     }
 

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,7 @@ def fit_of(path: Path | str) -> Fit:
 def replaced_side(fit: Fit | None) -> Fit:
     assert fit is not None
     assert fit.model == "b"
-    return Fit("a", fit.missing, fit.unexpected, fit.mismatched, fit.section, fit.fix, fit.fixed)
+    return replace(fit, model="a")
 
 
 def loads(state: State) -> bool:
@@ -142,7 +143,79 @@ def test_reasons(tmp_path: Path) -> None:
         "head.weight": "other classes, another vocabulary or width: dimension 0",
         "head.bias": "the same elements in another shape",
     }
-    assert found.fit == Fit("a", 1, 0, 3)
+    fix = "--drop encoder.0.weight --drop head.weight --drop head.bias"
+    place = tmp_path / "x"
+    assert found.fit == Fit(
+        "a", 1, 0, 3, fix=f"modtool convert {place}.pth {fix} -o {place}_fixed.pth"
+    )
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("section", [None, "model"])
+def test_what_no_renaming_helps_is_dropped_by_its_name_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str, section: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    broken = {**state(), "head.bias": torch.zeros(9), "extra": torch.zeros(7, 7)}
+    broken = {f"{prefix}{name}": value for name, value in broken.items()}
+    torch.save(broken if section is None else {section: broken, "epoch": 1}, "x.pth")
+    fit = fit_of("x.pth")
+    assert not fit.fixed
+    assert fit.fix is not None
+    assert run(shlex.split(fit.fix)[1:]) == 0
+    keys = Net().load_state_dict(torch.load("x_fixed.pth"), strict=False)
+    assert (keys.missing_keys, keys.unexpected_keys) == (["head.bias"], [])
+
+
+def test_a_whole_model_is_no_state_dict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(nn.Linear(4, 3), "full.pth")
+    fit = diff(nn.Linear(4, 3), "full.pth").fit
+    assert fit is not None
+    assert (fit.loads, fit.whole) == (True, True)
+    assert fit.fix == "modtool convert full.pth -o full_fixed.pth"
+    assert run(shlex.split(fit.fix)[1:]) == 0
+    nn.Linear(4, 3).load_state_dict(torch.load("full_fixed.pth"))
+
+
+class Normed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+
+
+def versioned(version: int | None) -> State:
+    found = Normed().state_dict()
+    if version is not None:
+        found._metadata["body.1"]["version"] = version  # type: ignore[attr-defined]
+    return found
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("version", [1, 2, None, "plain", "safetensors"])
+def test_counters_that_loading_fills_in(
+    tmp_path: Path, version: int | str | None, nested: bool
+) -> None:
+    saved = versioned(version if isinstance(version, int) else None)
+    del saved["body.1.num_batches_tracked"]
+    path = tmp_path / "x.pth"
+    if version == "safetensors":
+        save_file(saved, path)
+    else:
+        kept = dict(saved) if version == "plain" else saved
+        torch.save({"model": kept, "epoch": 1} if nested else kept, path)
+    if version in (1, "plain", "safetensors"):
+        Normed().load_state_dict(dict(saved) if version != 1 else saved)
+        found = diff(Normed(), path)
+        assert found.fit is not None
+        assert found.fit.loads
+        assert [note.code for note in found.notes] == ["filled-on-load"]
+    else:
+        with pytest.raises(RuntimeError, match="num_batches_tracked"):
+            Normed().load_state_dict(saved)
+        found = diff(Normed(), path)
+        assert found.fit is not None
+        assert (found.fit.loads, found.fit.missing) == (False, 1)
 
 
 def test_a_missing_twin_of_what_is_there_is_told(tmp_path: Path) -> None:

@@ -205,6 +205,10 @@ CODES: Mapping[str, tuple[Level, str]] = MappingProxyType(
             "warning",
             "tensors whose values could not be compared: sparse ones, or those without any data",
         ),
+        "filled-on-load": (
+            "note",
+            "counters of BatchNorm that the checkpoint lacks, and that loading would set to 0",
+        ),
         "cast-on-load": (
             "note",
             "tensors of another dtype than the model's, which loading would cast",

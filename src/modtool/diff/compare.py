@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from modtool.diff.counters import filled_in
 from modtool.diff.fitting import explained_pairs, explained_singles, fit_of
 from modtool.diff.records import Differences, Measure, Pair, Side, Single, Tolerance, Verdict
 from modtool.diff.renamings import Found, likely_renamings
@@ -71,9 +72,11 @@ def compare_structure(a: Checkpoint, b: Checkpoint, options: Options) -> Differe
     left, right = named(a, b, old, options, model_only=model is not None)
     fields = ("shape",) if model else fields_known(a, b, options.ignore)
     pairs = tuple(pairs_of(left, right, fields))
-    singles = tuple(singles_of(left, right))
-    found = renamings(pairs, singles, old)
     both: dict[Side, tuple[Checkpoint, Entries]] = {"a": (a, left), "b": (b, right)}
+    singles = tuple(singles_of(left, right))
+    counters = filled_in(singles, model, *both[old]) if model else []
+    singles = tuple(single for single in singles if single not in counters)
+    found = renamings(pairs, singles, old)
     fitted = (model, both[model][1]) if model else None
     singles = tuple(explained_singles(singles, found, old, fitted))
     made = Differences(
@@ -85,7 +88,8 @@ def compare_structure(a: Checkpoint, b: Checkpoint, options: Options) -> Differe
     )
     if model:
         fit = fit_of(pairs, singles, found, model, both[old][0], options.words)
-        return replace(made, fit=fit, notes=(*made.notes, *cast_notes(pairs)))
+        told = (*made.notes, *cast_notes(pairs), *counter_notes(counters))
+        return replace(made, fit=fit, notes=told)
     return beside_tensors(made, (a, left), (b, right), options)
 
 
@@ -151,6 +155,13 @@ def cast_notes(pairs: Sequence[Pair]) -> list[Note]:
     cast = [pair.name for pair in pairs if pair.a.dtype != pair.b.dtype]
     message = f"load_state_dict would cast {len(cast)} to the model's dtype: {first(cast)}"
     return [note("cast-on-load", "", message)] if cast else []
+
+
+def counter_notes(counters: Sequence[Single]) -> list[Note]:
+    """A note when loading would fill in counters of BatchNorm."""
+    names = [single.name for single in counters]
+    message = f"load_state_dict would fill in {len(names)}, as of an old BatchNorm: {first(names)}"
+    return [note("filled-on-load", "", message)] if names else []
 
 
 def first(names: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ __all__ = ["explained_pairs", "explained_singles", "fit_of"]
 MOST_DROPPED = 8
 # Last parts of names that are well known to be there or not.
 KNOWN_MISSING: Mapping[str, str] = {
-    "num_batches_tracked": "torch before 0.4.1 did not save it",
+    "num_batches_tracked": "left out when it was saved: loading fills it in for old files alone",
 }
 KNOWN_UNEXPECTED: Mapping[str, str] = {
     "n_averaged": "the count of an AveragedModel",
@@ -108,7 +108,10 @@ def fit_of(
     missing = [single for single in singles if single.side == model]
     unexpected = [single for single in singles if single.side != model]
     mismatched = [pair for pair in pairs if "shape" in pair.differs]
-    surplus = [found.left[single.name] for single in unexpected if single.likely is None]
+    # By the names in the file, as convert wants them. What is mismatched is refused by
+    # strict=False, too.
+    surplus = [single.tensor.name for single in unexpected if single.likely is None]
+    surplus += [(pair.b if model == "a" else pair.a).name for pair in mismatched]
     dropped = surplus if len(surplus) <= MOST_DROPPED else []
     options = [*given, *options_of(found)]
     options += [word for name in dropped for word in ("--drop", name)]
@@ -119,9 +122,11 @@ def fit_of(
         len(unexpected),
         len(mismatched),
         section=models[0] if len(models) == 1 else None,
+        whole=checkpoint.kind == "full_model",
         fixed=not mismatched and dropped == surplus and all(one.likely for one in missing),
     )
-    helps = bool(models) or (not fit.loads and options != list(given))
+    parts = bool(models) or checkpoint.kind == "full_model"
+    helps = parts or (not fit.loads and options != list(given))
     return replace(
         fit, fix=command(checkpoint.target, checkpoint.format, options) if helps else None
     )

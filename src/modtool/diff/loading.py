@@ -10,6 +10,7 @@ from modtool.records import Checkpoint, Note
 __all__ = ["notes_on_loading"]
 
 SHOWN = 3
+ON_LOAD = ("cast-on-load", "filled-on-load")
 
 
 def notes_on_loading(model: Checkpoint, checkpoint: Checkpoint) -> Iterator[Note]:
@@ -24,8 +25,9 @@ def notes_on_loading(model: Checkpoint, checkpoint: Checkpoint) -> Iterator[Note
     assert fit is not None
     if not fit.loads:
         message = f"load_state_dict of {model.target} would refuse it: {'; '.join(refusals(found))}"
-        yield note("does-not-load", "", message, fit.fix or "")
-    yield from (each for each in found.notes if each.code == "cast-on-load")
+        rest = "" if fit.fixed else ", and load with strict=False"
+        yield note("does-not-load", "", message, f"{fit.fix}{rest}" if fit.fix else "")
+    yield from (each for each in found.notes if each.code in ON_LOAD)
 
 
 def refusals(found: Differences) -> Iterator[str]:

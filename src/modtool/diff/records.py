@@ -199,6 +199,7 @@ class Fit:
         section: The section that the weights lie in, when there is one.
         fix: The command that makes of the checkpoint what fits better; None where none does.
         fixed: Whether it fits wholly then, or already.
+        whole: Whether the checkpoint is a whole model, and no state_dict.
     """
 
     model: Side
@@ -208,6 +209,7 @@ class Fit:
     section: str | None = None
     fix: str | None = None
     fixed: bool = False
+    whole: bool = False
 
     @property
     def loads(self) -> bool:

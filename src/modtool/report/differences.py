@@ -214,6 +214,8 @@ def fit_advice(fit: Fit) -> Iterator[str]:
     """Whether it would load, and what would help."""
     if fit.section is not None:
         yield f"the weights lie in the section {fit.section}, which load_state_dict is to be given"
+    if fit.whole:
+        yield "the file holds a whole model, whose state_dict() load_state_dict is to be given"
     if fit.loads:
         yield "load_state_dict would take it"
     else:
@@ -222,7 +224,7 @@ def fit_advice(fit: Fit) -> Iterator[str]:
         rest = "what fits" if fit.fixed else "what fits better, with strict=False"
         yield f"{rest}: {fit.fix}"
     elif fit.fix is not None:
-        yield f"the section alone: {fit.fix}"
+        yield f"{'the state_dict' if fit.whole else 'the section'} alone: {fit.fix}"
 
 
 def extent(differences: Differences) -> str:
