@@ -76,6 +76,27 @@ def test_apply_freeze_takes_whatever_freeze_wrote(
     assert library.apply_freeze(model, Path(output)).frozen == ()
 
 
+@pytest.mark.parametrize("source", ["set", "set/model.safetensors.index.json"])
+def test_apply_freeze_takes_a_set_of_files(modtool: Modtool, source: str) -> None:
+    model = Net()
+    save_file(model.state_dict(), "net.safetensors")
+    modtool("freeze", "net.safetensors", "backbone", "--bn-eval", "-o", "out.safetensors")
+    assert modtool("convert", "out.safetensors", "--max-shard-size", "60", "-o", "set/").code == 0
+    applied = library.apply_freeze(model, source)
+    assert (applied.trainable, applied.bn_eval) == (10, ("backbone.1",))
+
+
+def test_apply_freeze_takes_a_legacy_file_also_for_a_wrapped_model(modtool: Modtool) -> None:
+    torch.save(Net(), "old.pth", _use_new_zipfile_serialization=False)
+    assert modtool("freeze", "old.pth", "head", "-o", "out.pth").code == 0
+    model = Net()
+    assert library.apply_freeze(model, "out.pth").frozen == ("head.weight", "head.bias")
+    assert library.apply_freeze(nn.DataParallel(Net()), "out.pth").frozen == (
+        "module.head.weight",
+        "module.head.bias",
+    )
+
+
 def test_a_checkpoint_of_another_model_is_an_error(modtool: Modtool) -> None:
     torch.save(nn.Linear(3, 2).state_dict(), "other.pth")
     modtool("freeze", "other.pth", "weight", "-o", "out.pth")

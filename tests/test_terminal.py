@@ -7,7 +7,8 @@ from rich.console import Console
 from torch import nn
 
 from modtool.api.inspecting import summary
-from modtool.cli.terminal import rich_table, tree_lines
+from modtool.cli.terminal import draw, rich_table, tree_lines
+from modtool.report.tables import Column, Report, Table
 
 
 @pytest.mark.parametrize(
@@ -54,4 +55,20 @@ def test_a_table_of_eighty_columns() -> None:
         "  (1): ReLU()                               0          0",
         "  (2): Linear(in_features=16,             170        170  weight [10, 16]",
         "      out_features=10, bias=True)                         bias [10]",
+    ]
+
+
+def test_names_stay_where_numbers_leave_no_room_for_them(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = [Column(text, text, "", "number") for text in ("mean before", "std before", "mean")]
+    table = Table((Column("name", "tensor", ""), *numbers), (("backbone.0.weight", 1.5, 2.5, 3.5),))
+    monkeypatch.setenv("COLUMNS", "30")
+    draw(Report(dict, lambda: (table,)), color=False)
+    assert capsys.readouterr().out.splitlines() == [
+        "tensor            mean before  std before  mean",
+        "backbone.0.weigh          1.5         2.5   3.5",
+        "t                                              ",
+        "",
+        "",
     ]

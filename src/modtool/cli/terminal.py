@@ -18,13 +18,30 @@ def draw(report: Report, *, color: bool) -> None:
     console = Console(no_color=not color, highlight=False)
     for table in report.tables:
         if table.rows:
-            console.print(rich_table(table, console.width))
+            wide = Console(
+                no_color=not color, highlight=False, width=max(console.width, least_width(table))
+            )
+            wide.print(rich_table(table, wide.width))
             console.print()
     for sentence in report.sentences:
         console.print(Text(clean(sentence), style="dim"))
     console.print(Text(totals_text(report), style="bold"))
     for path in report.written:
         console.print(Text(path), soft_wrap=True)
+
+
+def least_width(table: Table) -> int:
+    """What a table needs when its names are folded: where even that is too much, lines run on."""
+    total = 2 * (len(table.columns) - 1)
+    for index, column in enumerate(table.columns):
+        texts = [column.title, *(cell_text(row[index], column) for row in table.rows)]
+        longest = max(len(line) for text in texts for line in text.split("\n"))
+        total += longest if column.unit in RIGHT else min(longest, FOLDED[column.unit == "tree"])
+    return total
+
+
+# How wide a column of text stays, and one that is a tree.
+FOLDED = (16, 24)
 
 
 def rich_table(table: Table, width: int) -> RichTable:
@@ -70,7 +87,7 @@ def tree_width(table: Table, cells: list[list[str]], width: int) -> int:
         if column.unit != "tree":
             lines = [line for row in cells for line in row[index].split("\n")]
             others += max(map(len, [column.title, *lines])) + 2
-    return max(width - others, 24)
+    return max(width - others, FOLDED[True])
 
 
 def cell(text: str, column: Column, room: int) -> Text:

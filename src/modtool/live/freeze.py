@@ -141,7 +141,8 @@ def as_plan(
     if isinstance(source, Checkpoint):
         return plan_of(source)
     path = os.fspath(source)
-    return read_plan(path) if path.endswith(".json") else plan_of(open_checkpoint(path))
+    is_plan = path.endswith(".json") and not path.endswith(".index.json")
+    return read_plan(path) if is_plan else plan_of(open_checkpoint(path))
 
 
 def read_plan(path: "str | os.PathLike[str]") -> FreezePlan:

@@ -172,6 +172,9 @@ def left_out(checkpoint: Checkpoint, section: str | None) -> list[Dropped]:
         for tensor in checkpoint.tensors
         if not tensor.persistent and (section is None or tensor.section == section)
     ]
+    if checkpoint.format == "torchscript":
+        why = "TorchScript's program, which no other form has a place for"
+        dropped.append(Dropped("code", why))
     others = {part.name for part in checkpoint.sections if part.name != section}
     dropped += [
         Dropped(name, "a value, not a tensor")
