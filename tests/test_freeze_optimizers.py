@@ -115,6 +115,26 @@ def test_pruned_groups_load_into_an_optimizer_of_the_rest(
         assert same(new.state[after], old.state[before])
 
 
+@pytest.mark.parametrize("how", ["module", "map"])
+def test_a_checkpoint_that_records_flags_is_pruned_too(modtool: Modtool, how: str) -> None:
+    model, old = trained("Adam", GROUPINGS["all"])
+    checkpoint: dict[str, Any] = {"model": model, "optimizer": old.state_dict(), "epoch": 3}
+    if how == "map":
+        checkpoint["model"] = model.state_dict()
+        checkpoint["requires_grad"] = {name: True for name, _ in model.named_parameters()}
+    torch.save(checkpoint, "whole.pth")
+    ran = modtool("freeze", "whole.pth", "backbone", "--prune-optimizer", "-o", "out.pth")
+    assert (ran.code, ran.err) == (0, "")
+    loaded = torch.load("out.pth", weights_only=False)
+    if how == "module":
+        flags = {name: each.requires_grad for name, each in loaded["model"].named_parameters()}
+    else:
+        flags = loaded["requires_grad"]
+    assert flags == {name: "head" in name for name in flags}
+    assert (list(loaded["optimizer"]["state"]), loaded["epoch"]) == ([4, 5], 3)
+    assert same(loaded["optimizer"]["state"][4], old.state[model.head.weight])
+
+
 def test_one_group_has_the_order_of_the_model(modtool: Modtool) -> None:
     trained("Adam", GROUPINGS["all"])
     ran = modtool("freeze", "ckpt.pth", "backbone.2", "--prune-optimizer", "-o", "out.pth")

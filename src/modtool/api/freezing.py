@@ -38,9 +38,10 @@ def freeze(
 ) -> Outcome:
     """Write the target with the selected parameters frozen (requires_grad False).
 
-    A definition becomes a training checkpoint with a `requires_grad` map; in a full-model save
-    the flags change and everything else stays; other files get the map, or metadata. An output
-    that ends in `.json` gets the plan alone, for `apply_freeze`.
+    A definition becomes a training checkpoint with a `requires_grad` map. Where a torch file
+    records flags (a full-model save, TorchScript, a checkpoint with such a map), these change and
+    every other byte stays; other files get the map, or metadata. An output that ends in `.json`
+    gets the plan alone, for `apply_freeze`.
 
     Args:
         target: A model or a checkpoint.
@@ -122,7 +123,7 @@ def changed(
     alone = output.endswith(".json")
     checkpoint = open_target(target, arguments=arguments, weights=weights, values=not alone)
     plan = None
-    if not output.endswith((".json", ".safetensors")) and change.prune == "no":
+    if not output.endswith((".json", ".safetensors")):
         plan = plans.plan_flags(checkpoint)
     plan = change(plan or first_plan(checkpoint, output, "checkpoint"), whole=not alone)
     for edit in edits:

@@ -75,9 +75,9 @@ def freeze(
     """Write TARGET with the selected parameters frozen.
 
     Frozen is requires_grad False. A model definition becomes a training checkpoint with a
-    requires_grad map; in a full-model save the flags change and the rest stays to the letter;
-    OUT ending in .json gets the plan alone. In the training script, modtool.apply_freeze(model,
-    OUT) does the rest.
+    requires_grad map; in a full-model save or TorchScript the flags change and every other byte
+    stays; OUT ending in .json gets the plan alone. In the training script,
+    modtool.apply_freeze(model, OUT) does the rest.
 
     Examples:
       modtool freeze model.py backbone '!backbone.norm*' -o start.pth

@@ -64,7 +64,7 @@ def prune_optimizer(plan: Plan, *, groups: bool = False) -> Plan:
         UsageError: There is no optimizer, or it does not say which parameter is which.
     """
     found = list(optimizers(plan))
-    if plan.form != "checkpoint":
+    if not is_training_checkpoint(plan):
         raise UsageError("--prune-optimizer: only a training checkpoint can be pruned")
     if not found:
         raise UsageError(f"{plan.source.target} has no optimizer state to prune")
@@ -79,6 +79,12 @@ def prune_optimizer(plan: Plan, *, groups: bool = False) -> Plan:
             )
         plan = pruned(plan, held, groups=groups)
     return plan
+
+
+def is_training_checkpoint(plan: Plan) -> bool:
+    """True for an output of several parts, written anew or as it was."""
+    rewritten = plan.form == "full_model" and plan.source.kind == "checkpoint"
+    return plan.form == "checkpoint" or rewritten
 
 
 def pruned(plan: Plan, held: Held, *, groups: bool) -> Plan:
