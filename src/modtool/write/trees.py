@@ -95,6 +95,6 @@ class Tree:
         if new == value.name:
             return key
         before = value.name.removesuffix(str(key))
-        if not new.startswith(before) or before == value.name:
+        if not new.startswith(before) or not value.name.endswith(str(key)):
             raise OutputError(f"{value.name} lies in a dict of its own and cannot become {new}")
         return new.removeprefix(before)
