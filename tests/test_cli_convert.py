@@ -141,6 +141,7 @@ def test_values_become_what_weights_only_accepts(modtool: Modtool) -> None:
         "object": Custom(),
         "text": "as it was",
         "nested": {"deep": [1, {"x": None}], 3: True},
+        "layers": (1, frozenset([2]), {3}),
     }
     torch.save(saved, "ckpt.pth")
     found = document(modtool("convert", "ckpt.pth", "--to", "checkpoint", "--json"))
@@ -154,6 +155,7 @@ def test_values_become_what_weights_only_accepts(modtool: Modtool) -> None:
         "steps": 7,
         "text": "as it was",
         "nested": {"deep": [1, {"x": None}], 3: True},
+        "layers": (1, {2}, {3}),
     }
 
 
@@ -496,6 +498,13 @@ def test_far_into_a_sparse_file(modtool: Modtool) -> None:
         (("sparse.pth", "--to", "safetensors"), "s: safetensors has no sparse_coo tensors"),
         (("in.pth", "more.pth"), "Got unexpected extra argument"),
         (("in.pth", "--nonsense"), "No such option"),
+        (("in.pth", "-o", ""), "-o: an empty name"),
+        (("in.pth", "-o", "x.gguf"), "x.gguf: files of this kind are not written"),
+        (("in.pth", "-o", "x.pth", "--to", "safetensors"), "x.pth: its name does not fit --to"),
+        (("in.pth", "--in-place", "--to", "safetensors"), "in.pth: its name does not fit --to"),
+        (("in.pth", "--in-place", "-o", "x.pth"), "--in-place replaces the source and writes no"),
+        (("in.pth", "--map-location", "gpu"), "--map-location: 'gpu' is no device"),
+        (("in.pth", "--map-location", "cuda:0=cpu"), "--map-location: no tensor is on cuda:0"),
         ((), "Missing argument 'CKPT'"),
     ],
 )

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -162,17 +163,22 @@ def test_a_disk_that_is_too_small_is_seen_at_once(source: Path, small_disk: Path
 def test_a_disk_that_fills_up_meanwhile(source: Path, tmp_path: Path, small_disk: Path) -> None:
     part = tmp_path / "in" / "part.pth"
     torch.save({str(index): torch.ones(1 << 20) for index in range(3)}, part)
-    taken: list[Path] = []
+    output = str(small_disk / "x.safetensors")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def take(done: int, total: int, name: str) -> None:
-        if not taken and is_small(small_disk):
-            taken.append(small_disk / "taken")
-            taken[0].write_bytes(bytes(8 * MEGABYTE))
+        if is_small(small_disk):
+            (small_disk / "taken").write_bytes(bytes(8 * MEGABYTE))
+        else:  # no file system of its own: the system refuses a larger file instead
+            resource.setrlimit(resource.RLIMIT_FSIZE, (MEGABYTE, hard))
 
-    if is_small(small_disk):
-        with pytest.raises(OutputError, match=r"was not written: the disk is full\nfree some"):
-            write(plan_of(part), str(small_disk / "x.safetensors"), progress=take)
-    assert os.listdir(small_disk) == [path.name for path in taken]
+    said = "the disk is full\nfree some" if is_small(small_disk) else "the file would be larger"
+    try:
+        with pytest.raises(OutputError, match=f"was not written: {said}"):
+            write(plan_of(part), output, progress=take)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert set(os.listdir(small_disk)) <= {"taken"}
 
 
 def test_of_two_processes_one_wins_whole(source: Path, tmp_path: Path) -> None:

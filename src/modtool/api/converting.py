@@ -25,6 +25,8 @@ SUFFIXES: dict[str, Form] = {
     ".pt": "state_dict",
     ".ckpt": "state_dict",
 }
+# Suffixes that promise what is not written.
+OTHERS = (".gguf", ".npz", ".npy", ".onnx", ".h5", ".keras", ".tflite", ".msgpack", ".zip", ".tar")
 INDEX = ".index.json"
 # Names of single files in a folder, as transformers has them.
 SINGLE: dict[Form, str] = {
@@ -86,6 +88,7 @@ def convert(
     form = to or form_of(output, sharded=sharded)
     if writing.in_place:
         output = in_place(os.fspath(source), output, sharded=sharded)
+    refuse_misnamed(output, to)
     target = output_for(os.fspath(source), output, form, sharded=sharded)
     checkpoint = complete(open_checkpoint(os.fspath(source), truncated=salvage))
     if form != "safetensors":
@@ -140,6 +143,24 @@ def form_of(output: str | None, *, sharded: bool) -> Form:
     return SUFFIXES.get(suffix, "state_dict")
 
 
+def refuse_misnamed(output: str | None, to: Form | None) -> None:
+    """See that a name does not say what the file will not be.
+
+    Raises:
+        UsageError: It does.
+    """
+    if output == "":
+        raise UsageError("-o: an empty name", "name a file or a folder")
+    suffix = os.path.splitext((output or "").removesuffix(INDEX))[1].lower()
+    if suffix in OTHERS:
+        raise UsageError(
+            f"{output}: files of this kind are not written", "name it .safetensors or .pth"
+        )
+    is_safetensors = suffix == ".safetensors"
+    if to and suffix in SUFFIXES and is_safetensors != (to == "safetensors"):
+        raise UsageError(f"{output}: its name does not fit --to {to}", "choose another suffix")
+
+
 def is_folder(output: str | None) -> bool:
     """True for an output that names a folder: it is one, or ends with a slash."""
     return output is not None and (output.endswith(("/", os.sep)) or os.path.isdir(output))
@@ -153,6 +174,8 @@ def in_place(source: str, output: str | None, *, sharded: bool) -> str:
     """
     if sharded or os.path.isdir(source) or source.endswith(INDEX):
         raise UsageError("--in-place replaces one file by one file", "write to another folder")
+    if output is not None and os.path.realpath(output) != os.path.realpath(source):
+        raise UsageError("--in-place replaces the source and writes no other file", "leave out -o")
     return output or source
 
 

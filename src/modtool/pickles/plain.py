@@ -11,7 +11,17 @@ from types import MappingProxyType
 
 from modtool.pickles.symbols import ABSENT, Call, Global, PersistentId
 
-__all__ = ["CONTAINERS", "Unknown", "attributes_of", "breadth", "items_of", "mapping_of", "plain"]
+__all__ = [
+    "CONTAINERS",
+    "FROZENSET",
+    "TUPLE",
+    "Unknown",
+    "attributes_of",
+    "breadth",
+    "items_of",
+    "mapping_of",
+    "plain",
+]
 
 # Longer texts and larger numbers as keys of a list of pairs can make a dict of it quadratic.
 MAX_KEY_TEXT = 1000

@@ -1,5 +1,6 @@
 """Edits: functions from a plan to a plan. Patterns select among the model's names in the output."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -147,6 +148,11 @@ def cast(plan: Plan, dtype: str | None, rules: Mapping[str, str] | None = None) 
     return edited(plan, change)
 
 
+# torch 2.13, `c10/core/DeviceType.cpp`, and the names of backends outside of torch.
+DEVICE = re.compile(
+    r"(?:cpu|cuda|mps|xpu|hpu|mtia|xla|meta|hip|ipu|maia|vulkan|lazy|ve|fpga|privateuseone"
+    r"|npu|mlu|musa|gcu|sdaa)(?::\d+)?"
+)
 SHORT_NAMES: Mapping[str, str] = {
     "bf16": "bfloat16",
     "fp16": "float16",
@@ -173,7 +179,19 @@ def is_floating(dtype: str) -> bool:
 
 
 def map_location(plan: Plan, where: str | Mapping[str, str]) -> Plan:
-    """Change the device that torch files record: to one for all, or from each to another."""
+    """Change the device that torch files record: to one for all, or from each to another.
+
+    Raises:
+        UsageError: It is no device, or no tensor is on one that is to be changed.
+    """
+    known = {tensor.location for tensor in plan.tensors}
+    for old, new in [("", where)] if isinstance(where, str) else where.items():
+        if not DEVICE.fullmatch(new):
+            raise UsageError(f"--map-location: {new!r} is no device", "such as cpu, cuda:0 or mps")
+        if old and old not in known:
+            raise UsageError(
+                f"--map-location: no tensor is on {old}", f"they are on {', '.join(sorted(known))}"
+            )
 
     def change(tensor: PlannedTensor) -> PlannedTensor:
         new = where if isinstance(where, str) else where.get(tensor.location, tensor.location)

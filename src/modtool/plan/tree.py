@@ -9,7 +9,15 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from modtool.pickles.modules import module_parts
-from modtool.pickles.plain import Unknown, attributes_of, items_of, mapping_of, plain
+from modtool.pickles.plain import (
+    FROZENSET,
+    TUPLE,
+    Unknown,
+    attributes_of,
+    items_of,
+    mapping_of,
+    plain,
+)
 from modtool.pickles.symbols import ABSENT, Call, Global
 from modtool.plan.records import Dropped
 from modtool.records import DTYPES, Checkpoint, TensorInfo
@@ -152,7 +160,8 @@ class Walk:
         for index, item in enumerate(items):
             found = self.plain(item, joined(path, index))
             made.append(None if found is DROPPED else found)
-        kind = SEQUENCES.get(type(value), list)
+        kind = CALLED.get(value.callee) if isinstance(value, Call) else SEQUENCES.get(type(value))
+        kind = kind or list
         return made if kind is list else kind(made)
 
     def symbol(self, value: object, path: str) -> object:
@@ -181,6 +190,10 @@ class Walk:
 
 SEQUENCES: Mapping[type, Callable[[list[object]], object]] = MappingProxyType(
     {tuple: tuple, set: set, frozenset: set}
+)
+# weights_only knows no frozenset; a set is equal to one.
+CALLED: Mapping[str, Callable[[list[object]], object]] = MappingProxyType(
+    {**dict.fromkeys(FROZENSET, set), **dict.fromkeys(TUPLE, tuple)}
 )
 
 
