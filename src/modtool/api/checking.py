@@ -1,5 +1,6 @@
 """`check`: what is wrong with checkpoints and models, or unsafe in them."""
 
+import gc
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "check_all", "targets_in"]
 
+# As in `modtool.cli.main`: reading makes millions of objects and hardly any garbage.
+RARE_COLLECTION = (1_000_000, 50, 100)
 # A file more or less is no reason to start another process.
 WORTH = 4
 
@@ -180,7 +183,9 @@ def at_once(
 
     # Not forked: whoever draws progress has a thread, which a fork would lose.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+    with ProcessPoolExecutor(
+        processes, context, initializer=gc.set_threshold, initargs=RARE_COLLECTION
+    ) as pool:
         futures = {pool.submit(check_one, target): target for target in targets}
         for number, future in enumerate(as_completed(futures)):
             target = futures[future]

@@ -57,5 +57,5 @@ def saved_in_train_mode(checkpoint: Checkpoint) -> Iterator[Note]:
 def missing_metadata(checkpoint: Checkpoint) -> Iterator[Note]:
     """A safetensors file that does not say which framework wrote it."""
     if checkpoint.format == "safetensors" and "format" not in checkpoint.metadata:
-        message = "__metadata__ has no 'format': 'pt', which transformers before 4.47 insists on"
+        message = "__metadata__ has no 'format', where loaders of several frameworks look for 'pt'"
         yield note("missing-metadata", "__metadata__", message)

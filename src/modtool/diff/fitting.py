@@ -126,7 +126,11 @@ def fit_of(
         fixed=not mismatched and dropped == surplus and all(one.likely for one in missing),
     )
     parts = bool(models) or checkpoint.kind == "full_model"
-    helps = parts or (not fit.loads and options != list(given))
+    kept = len(pairs) - len(mismatched) + sum(single.likely is not None for single in unexpected)
+    worth = (
+        parts if fit.loads else len(dropped) < kept
+    )  # what drops more than it keeps helps nobody
+    helps = worth and (parts or options != list(given))
     return replace(
         fit, fix=command(checkpoint.target, checkpoint.format, options) if helps else None
     )
