@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from modtool.errors import UsageError
+from modtool.live.affording import guess
 from modtool.live.fake import fake_mode
 from modtool.live.inputs import Inputs, InputSpec, parse_inputs
 from modtool.live.trace import trace
@@ -404,3 +405,31 @@ def test_inputs_may_be_values_of_any_kind() -> None:
     result = trace(Scaled(), inputs)
     assert shapes(result.inputs) == {"batch.x": (2, 3)}
     assert result.outputs == (TracedTensor("", (2, 3), "float16", 12),)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((2, 100), 2 * 100 * 100 * 4 * 16),  # a score for each two positions in sixteen heads
+        ((2, 50, 100), 2 * 50 * 100 * 100 * 4 * 16),
+        ((8, 3, 224, 224), 8 * 3 * 224 * 224 * 4 * 64),
+        ((), 4 * 16),
+    ],
+)
+def test_activations_are_guessed_from_inputs(shape: tuple[int, ...], expected: int) -> None:
+    assert guess(shape) == expected
+
+
+def test_what_does_not_fit_in_memory_is_not_run_for_real() -> None:
+    class Scores(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Embedding(10, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y: torch.Tensor = self.embed(x)
+            return y @ y.transpose(-1, -2)
+
+    model = Scores()
+    with pytest.raises(UsageError, match=r"needs values; that takes 4\.0 TB of memory or more"):
+        trace(model, parse_inputs(["1,1000000"], model), statistics=True)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from modtool.api.targets import load_target
 from modtool.errors import UsageError
-from modtool.records import Trace
+from modtool.records import Note, Trace
 
 if TYPE_CHECKING:
     from torch import nn
 
     from modtool.live.inputs import Inputs
-    from modtool.live.load import LoadedModel
+    from modtool.live.load import Built, LoadedModel
 
 __all__ = ["trace"]
 
@@ -60,6 +60,7 @@ def trace(
         ModtoolError: The model or its inputs could not be made. A forward pass that raises is no
             error: the trace says where it stopped.
     """
+    from modtool.live.affording import is_cheap
     from modtool.live.losses import find_loss
     from modtool.live.trace import Request
     from modtool.live.trace import trace as trace_model
@@ -80,12 +81,19 @@ def trace(
         repeat=repeat,
         real=real,
     )
+
     # A model that initialises itself at random is the same one in every trace.
-    with random_states_kept():
-        loaded, notes = load_target(
-            target, arguments, device=device, weights=weights, build="fake", trust=trust
+    @random_states_kept()
+    def load(build: "Built") -> tuple["LoadedModel", tuple[Note, ...]]:
+        return load_target(
+            target, arguments, device=device, weights=weights, build=build, trust=trust
         )
+
+    # On the meta device a model is measured without what fake tensors have torch import.
+    loaded, notes = load("meta" if request.needs_values and device is None else "fake")
     inputs = inputs_for(loaded, input_shapes, values, input_files, input_functions)
+    if loaded.built == "meta" and device is None and not is_cheap(loaded.model, inputs):
+        loaded, notes = load("fake")
     with loaded.entered():
         traced = trace_model(
             loaded.model,

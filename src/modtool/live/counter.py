@@ -107,6 +107,11 @@ class OperatorWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     supports_higher_order_operators = True
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """False: else torch imports its compiler, as long as torch itself, to leave this alone."""
+        return False
+
     def __init__(self, origins: Origins, overwritten: Overwritten) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.origins = origins
@@ -196,10 +201,12 @@ class Alive:
 
     Attributes:
         peak: The most that it came to.
+        made: All that was made, whether or not someone still holds it.
     """
 
     def __init__(self) -> None:
         self.now = 0
+        self.made = 0
         self.peak = 0
         self.holders: dict[int, int] = {}
         self.known: dict[int, weakref.ref[torch.Tensor]] = {}
@@ -214,6 +221,7 @@ class Alive:
             size = tensor.untyped_storage().nbytes()
             if key not in self.holders:
                 self.now += size
+                self.made += size
                 self.peak = max(self.peak, self.now)
             self.holders[key] = self.holders.get(key, 0) + 1
             self.known[id(tensor)] = weakref.ref(tensor, self.forget(id(tensor), key, size))

@@ -15,7 +15,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from modtool.errors import UsageError
 from modtool.live.input_types import DTYPES, SHORT_NAMES, default_dtype, table_size
 
-__all__ = ["InputSpec", "Inputs", "bound_names", "make_inputs", "parse_inputs", "with_dtype"]
+__all__ = [
+    "InputSpec",
+    "Inputs",
+    "bound_names",
+    "make_inputs",
+    "mapped",
+    "parse_inputs",
+    "with_dtype",
+]
 
 LARGEST = 2**63 - 1
 DEEPEST = 50
@@ -235,6 +243,8 @@ def make_inputs(
     generator = torch.Generator().manual_seed(seed)
 
     def made(path: str, value: object) -> object:
+        if isinstance(value, InputSpec) and device.type == "meta":
+            return torch.empty(value.shape, dtype=value.dtype, device=device)
         if isinstance(value, InputSpec):
             return values_of(value, generator).to(device)
         if isinstance(value, torch.Tensor):

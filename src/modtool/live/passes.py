@@ -96,6 +96,7 @@ class Pass:
     gradients: Gradients | None
     failure: Failure | None
     peak: int
+    made: int
     culprit: Culprit | None = None
     seconds: float | None = None
 
@@ -188,6 +189,7 @@ def observed(
         gradients=gradients,
         failure=failure,
         peak=watch.alive.peak,
+        made=watch.alive.made,
         culprit=culprit_of(recorder),
         seconds=times.get(("", 1)),
     )

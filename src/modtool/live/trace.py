@@ -19,8 +19,9 @@ from torch._subclasses.fake_tensor import (
 from torch.nn.parameter import UninitializedBuffer
 
 from modtool.errors import UsageError
+from modtool.live.affording import CHEAP, is_cheap, is_hollow, size_for_real
 from modtool.live.blame import user_line
-from modtool.live.fake import is_fake, is_uninitialized
+from modtool.live.fake import is_uninitialized
 from modtool.live.inputs import Inputs, bound_names, with_dtype
 from modtool.live.losses import Loss
 from modtool.live.memory import available_memory, shown_bytes
@@ -34,9 +35,6 @@ from modtool.records import Note, Trace, TraceError
 __all__ = ["Mode", "Request", "trace"]
 
 Mode = Literal["train", "eval"]
-
-# What is nice to have of a real pass, such as confirming a failure, is had below this size.
-CHEAP = 2 * 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +107,12 @@ def trace(
         observer=asked.observer,
     )
     fake = None
-    if not is_lazy(model) and not (asked.needs_values and is_small(model)):
+    if not is_lazy(model) and not (asked.needs_values and is_cheap(model, inputs)):
         fake, inputs = run_typed(model, inputs, settings, "fake")
-        if is_answer(model, fake, rebuild, asked):
+        if is_answer(model, fake, rebuild, asked, settings):
             return report(fake, target, asked, (*left_out(fake, asked), *scripted(model)))
     throwaway = is_hollow(model)
-    chosen = with_values(model, fake, rebuild, asked)
+    chosen = with_values(model, fake, rebuild, settings)
     settings = replace(settings, keep_all=not throwaway and (fake is None or bool(fake.failure)))
     real, _ = run_typed(chosen, inputs, settings, "real")
     unasked = not asked.needs_values and (fake is None or fake.failure is not None)
@@ -123,16 +121,20 @@ def trace(
 
 
 def is_answer(
-    model: nn.Module, fake: Pass, rebuild: Callable[[], nn.Module] | None, asked: Request
+    model: nn.Module,
+    fake: Pass,
+    rebuild: Callable[[], nn.Module] | None,
+    asked: Request,
+    settings: Settings,
 ) -> bool:
     """True when a fake pass tells all that is asked, or all that can be had."""
     if fake.failure is not None:
-        return is_settled(model, fake, rebuild)
+        return is_settled(model, fake, rebuild, settings)
     if asked.needs_values:
         return False
     without = is_hollow(model) and rebuild is None
     gradients = asked.backward and asked.norms
-    return not gradients or without or size_for_real(model, fake) > CHEAP
+    return not gradients or without or size_for_real(model, fake, settings) > CHEAP
 
 
 def left_out(fake: Pass, asked: Request) -> tuple[Note, ...]:
@@ -151,11 +153,6 @@ def scripted(model: nn.Module) -> tuple[Note, ...]:
             paths.append(path)
     message = "runs as TorchScript, which takes no hooks: no rows for it, its MACs are counted"
     return tuple(note("scripted-module", path, message) for path in paths)
-
-
-def is_small(model: nn.Module) -> bool:
-    """True for a model that is run for real at once, with no fake pass to measure it before."""
-    return sum(each.nbytes for each in (*model.parameters(), *model.buffers())) < CHEAP
 
 
 def run_typed(
@@ -211,11 +208,16 @@ def is_lazy(model: nn.Module) -> bool:
     return any(is_uninitialized(each) for each in tensors)
 
 
-def is_settled(model: nn.Module, fake: Pass, rebuild: Callable[[], nn.Module] | None) -> bool:
+def is_settled(
+    model: nn.Module,
+    fake: Pass,
+    rebuild: Callable[[], nn.Module] | None,
+    settings: Settings,
+) -> bool:
     """True when the failure of a fake pass is the answer, and no real pass is to confirm it."""
     if fake.failure is None or needs_values(fake.failure.error):
         return False
-    return (is_hollow(model) and rebuild is None) or size_for_real(model, fake) > CHEAP
+    return (is_hollow(model) and rebuild is None) or size_for_real(model, fake, settings) > CHEAP
 
 
 def needs_values(error: BaseException) -> bool:
@@ -233,30 +235,18 @@ def needs_values(error: BaseException) -> bool:
     )
 
 
-def is_hollow(model: nn.Module) -> bool:
-    """True when a tensor of the model has no bytes."""
-    return any(is_fake(each) for each in (*model.parameters(), *model.buffers()))
-
-
-def size_for_real(model: nn.Module, fake: Pass) -> int:
-    """Bytes that a real pass takes at least, beside what is in memory already."""
-    tensors = {id(each): each for each in (*model.parameters(), *model.buffers())}
-    built = sum(each.nbytes for each in tensors.values() if is_fake(each))
-    return built + sum(each.nbytes for each in fake.inputs) + fake.peak
-
-
 def with_values(
     model: nn.Module,
     fake: Pass | None,
     rebuild: Callable[[], nn.Module] | None,
-    asked: Request,
+    settings: Settings,
 ) -> nn.Module:
     """The model to run for real."""
     if fake is None:
         # A lazy module becomes another class in its first pass: that happens to a copy.
         return copied(model) if is_lazy(model) else real_tensors(model, rebuild, NEEDED)
     free = available_memory()
-    needed = size_for_real(model, fake)
+    needed = size_for_real(model, fake, settings)
     cause = why_real(fake).message if fake.failure else NEEDED
     if free is not None and needed > free:
         raise UsageError(

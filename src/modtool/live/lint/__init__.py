@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from torch import nn
 
 from modtool.errors import UsageError
+from modtool.live.affording import is_small
 from modtool.live.inputs import Inputs
 from modtool.live.lint.attributes import plain_tensors, shadowed_names
 from modtool.live.lint.biases import biases_in_sequence
@@ -23,7 +24,6 @@ from modtool.live.lint.source import assigned_twice, lost_at_init
 from modtool.live.lint.subject import Subject, subject_of
 from modtool.live.lint.values import constant_weights, zero_frozen_weights
 from modtool.live.state import unregistered
-from modtool.live.trace import is_small
 from modtool.notes import note
 from modtool.records import Note
 
