@@ -13,7 +13,7 @@ from modtool.checks.assertions import Assertion, parse_assertion
 from modtool.checks.records import Checked, Failure, Questions
 from modtool.checks.selection import selection_of
 from modtool.diff.loading import notes_on_loading
-from modtool.errors import ModtoolError, TargetError, UsageError
+from modtool.errors import ModelError, ModtoolError, TargetError, UsageError
 from modtool.notes import note
 from modtool.pickles.callables import callables_of, weights_only_of
 from modtool.records import Checkpoint, Note
@@ -236,18 +236,29 @@ def checked(
 def checked_model(target: "str | os.PathLike[str] | nn.Module", questions: Questions) -> Checked:
     """What was found in a model; its code is run."""
     from modtool.api.tracing import inputs_for
-    from modtool.live.lint import lint_model
+    from modtool.live.lint import construction_note, lint_model, unfinished
     from modtool.live.state import checkpoint_of
     from modtool.live.untouched import random_states_kept
 
-    with random_states_kept():
-        loaded, notes = load_target(
-            target,
-            questions.arguments,
-            device=questions.device,
-            weights=questions.weights,
-            build="fake",
-        )
+    try:
+        with random_states_kept():
+            loaded, notes = load_target(
+                target,
+                questions.arguments,
+                device=questions.device,
+                weights=questions.weights,
+                build="fake",
+            )
+    except ModelError as error:
+        reason = construction_note(error)
+        if reason is None or not questions.selection.takes(reason.code):
+            raise
+        return Checked(str(target), (reason,))
+    unusable = tuple(unfinished(loaded.model))
+    if unusable and not questions.selection.takes(unusable[0].code):
+        raise ModelError(f"{loaded.target}: {unusable[0].message}", unusable[0].remedy)
+    if unusable:
+        return Checked(loaded.target, unusable)
     inputs = None
     if has_inputs(questions):
         inputs = inputs_for(

@@ -36,7 +36,8 @@ def test_modules_that_are_never_called_are_told() -> None:
         (
             "never-called",
             "head",
-            "is built and never called, in train mode or in eval mode (1 more like it: drop)",
+            "no pass on these inputs called it or read it, in train mode or in eval mode (1 more "
+            "like it: drop)",
         )
     ]
     assert told(Unused(calls=True), "2,4") == []
@@ -141,20 +142,20 @@ def line_of(text: str) -> int:
 
 def test_functional_dropout_that_ignores_the_mode_is_told() -> None:
     line = line_of("functional.dropout(x, 0.3)")
-    dropped, varying = told(nn.Sequential(Dropping("default")), "2,4")
-    assert dropped == (
-        "dropout-in-eval",
-        "0",
-        f"dropout at {HERE}:{line} drops elements with probability 0.3 in eval mode too",
-    )
-    assert varying[:2] == ("varying-output", "0")
+    assert told(nn.Sequential(Dropping("default")), "2,4") == [
+        (
+            "dropout-in-eval",
+            "0",
+            f"dropout at {HERE}:{line} drops elements with probability 0.3 in eval mode too",
+        )
+    ]
     assert told(nn.Sequential(Dropping("heeds")), "2,4") == []
     assert told(nn.Sequential(Dropping("zero")), "2,4") == []
     assert told(Dropping("torch"), "2,4")[0][:2] == ("dropout-in-eval", "")
 
 
 def test_attention_that_drops_in_eval_mode_is_told() -> None:
-    (code, where, message), _ = told(Dropping("attention"), "1,2,4")
+    ((code, where, message),) = told(Dropping("attention"), "1,2,4")
     assert (code, where) == ("dropout-in-eval", "")
     assert message.endswith("drops elements with probability 0.3 in eval mode too")
     assert told(Dropping("heeding attention"), "1,2,4") == []
@@ -167,6 +168,17 @@ class Noisy(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + torch.randn_like(x) if self.noisy or self.training else x
+
+
+class NoisyItself(nn.Module):
+    """Adds noise in its own forward, before a layer that gives each time the same for the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.layer(x + torch.randn_like(x))
 
 
 class Counting(nn.Module):
@@ -188,6 +200,8 @@ def test_a_forward_that_varies_in_eval_mode_is_told_where_it_begins() -> None:
     assert message.startswith("in eval mode, on the same inputs, its outputs differ by up to ")
     assert message.endswith(" of the largest element")
     assert told(nn.Sequential(nn.Linear(4, 4), Noisy(noisy=False), nn.ReLU()), "2,4") == []
+    ((_, where, _),) = told(nn.Sequential(nn.ReLU(), NoisyItself()), "2,4")
+    assert where == "1"
 
 
 def test_a_forward_that_keeps_state_is_told_and_its_state_is_put_back() -> None:
@@ -243,8 +257,30 @@ def test_a_forward_that_fails_is_told_with_its_place() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(5, 4), nn.Linear(4, 4))
     ((code, where, message),) = told(model, "2,4")
     assert (code, where) == ("forward-failed", "1")
-    assert message.startswith("in eval mode the forward pass fails, which was given [2, 4]: Runti")
+    assert message.startswith("was given [2, 4] and failed in eval mode: RuntimeError: ")
     assert "mat1 and mat2 shapes cannot be multiplied" in message
+
+
+def test_what_only_a_kernel_refuses_is_told() -> None:
+    model = nn.LayerNorm(4, dtype=torch.float16)
+    codes = [code for code, *_ in told(nn.Sequential(model), "2,4:float64")]
+    assert codes == ["forward-failed"]
+
+
+def test_some_of_a_list_that_are_never_called_are_told_once() -> None:
+    class Experts(nn.Module):
+        def __init__(self, used: int) -> None:
+            super().__init__()
+            self.experts = nn.ModuleList(nn.Linear(4, 4) for _ in range(4))
+            self.used = used
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return sum(each(x) for each in self.experts[: self.used])
+
+    found = told(Experts(2), "2,4")
+    assert [(code, where) for code, where, _ in found] == [("never-called", "experts.2")]
+    assert found[0][2].endswith("(1 more like it: experts.3)")
+    assert told(Experts(4), "2,4") == []
 
 
 class FailsInTraining(nn.Module):
@@ -257,7 +293,7 @@ class FailsInTraining(nn.Module):
 def test_a_forward_that_fails_in_train_mode_is_told() -> None:
     ((code, where, message),) = told(nn.Sequential(FailsInTraining()), "2,4")
     assert (code, where) == ("forward-failed", "0")
-    assert message.startswith("in train mode the forward pass fails, which was given [2, 4]: Value")
+    assert message.startswith("was given [2, 4] and failed in train mode: ValueError: no labels")
 
 
 def test_a_pass_that_reads_values_is_run_for_real() -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from modtool.live.inputs import parse_inputs
 from modtool.live.lint import lint_model
 from modtool.live.load import building
 from modtool.records import Note
@@ -110,6 +111,21 @@ def test_a_parameter_that_nothing_fills_is_told() -> None:
     assert built_without_values(torch.ones) == ()
     assert built_without_values(lambda size: torch.empty(size).normal_()) == ()
     assert built_without_values(lambda size: torch.full((size,), float("nan"))) == ()
+
+
+def test_what_a_plain_list_hides_is_built_with_values_too() -> None:
+    class Hiding(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = [nn.Linear(3, 3)]
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layers[0](x)  # type: ignore[no-any-return]
+
+    with building("fake"):
+        model = Hiding()
+    found = lint_model(model, parse_inputs(["2,3"], model), rebuild=Hiding)
+    assert [each.code for each in found] == ["unregistered-module"]
 
 
 def test_a_model_too_large_to_be_built_says_what_is_left_out() -> None:

@@ -27,7 +27,7 @@ from modtool.live.state import unregistered
 from modtool.notes import note
 from modtool.records import Note
 
-__all__ = ["construction_note", "lint_model"]
+__all__ = ["construction_note", "lint_model", "unfinished"]
 
 Check = Callable[[Subject], Iterator[Note]]
 

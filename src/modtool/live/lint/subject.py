@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from modtool.live.fake import is_fake, is_uninitialized
+from modtool.live.swapping import model_tensors
 from modtool.live.walk import modules_by_path
 from modtool.notes import note
 from modtool.records import Note
@@ -22,7 +23,7 @@ class Subject:
         model: The model; no check changes it.
         paths: Every path of every module, parents first.
         modules: Every module once, under its first path.
-        hollow: True where its tensors were given no bytes, to save memory.
+        hollow: True where its tensors, registered or not, were given no bytes, to save memory.
     """
 
     model: nn.Module
@@ -53,8 +54,7 @@ def subject_of(model: nn.Module, rebuild: Callable[[], nn.Module] | None = None)
     paths = tuple(modules_by_path(model))
     first = {id(module): (path, module) for path, module in reversed(paths)}
     modules = tuple(pair for pair in paths if first[id(pair[1])] == pair)
-    tensors = (*model.parameters(), *model.buffers())
-    hollow = rebuild is not None and any(map(is_fake, tensors))
+    hollow = rebuild is not None and any(map(is_fake, model_tensors(model)))
     return Subject(model, paths, modules, hollow)
 
 

@@ -14,7 +14,8 @@ __all__ = ["Twice", "Variation"]
 
 # Relative to the largest element: the order of a sum changes less than this.
 TOLERANCE = 1e-4
-Digest = tuple[str, tuple[float, ...]]
+Digest = tuple[str, tuple[float, ...], tuple[float, ...]]
+"""The path of a module, and a few numbers of what it was given and what it gave."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class Variation:
     """How two passes on the same inputs differ.
 
     Attributes:
-        path: The first module whose output differed; "" for the model's own forward.
+        path: The first module that gave something else for the same; "" for the model itself.
         what: How the model's outputs differed.
     """
 
@@ -84,15 +85,13 @@ def plain(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def outlined(recorder: Recorder, again: Callable[[], object]) -> list[Digest]:
-    """A few numbers of what each module gave in one pass, in the order in which they ended."""
+    """What each module was given and gave in one pass, in the order in which they ended."""
     found: list[Digest] = []
 
-    def write(module: nn.Module, _: object, result: object) -> None:
-        tensors = [plain(tensor) for _, tensor in leaves(result)]
-        numbers = (float(moment) for each in tensors for moment in (each.sum(), each.norm()))
-        found.append((recorder.paths[id(module)], tuple(numbers)))
+    def write(module: nn.Module, args: object, kwargs: object, result: object) -> None:
+        found.append((recorder.paths[id(module)], numbers([args, kwargs]), numbers(result)))
 
-    handles = [module.register_forward_hook(write) for module in recorder.modules]
+    handles = [module.register_forward_hook(write, with_kwargs=True) for module in recorder.modules]
     try:
         again()
     finally:
@@ -101,7 +100,13 @@ def outlined(recorder: Recorder, again: Callable[[], object]) -> list[Digest]:
     return found
 
 
+def numbers(value: object) -> tuple[float, ...]:
+    """A few numbers that tell nested values apart."""
+    tensors = [plain(tensor) for _, tensor in leaves(value)]
+    return tuple(float(moment) for each in tensors for moment in (each.sum(), each.norm()))
+
+
 def first_difference(one: list[Digest], other: list[Digest]) -> str:
-    """The path of the first module that gave another result."""
+    """The path of the first module that gave another result for the same arguments."""
     pairs = zip(one, other, strict=False)
-    return next((path for (path, here), there in pairs if (path, here) != there), "")
+    return next((here[0] for here, there in pairs if here[:2] == there[:2] and here != there), "")

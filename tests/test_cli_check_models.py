@@ -1,0 +1,63 @@
+"""`modtool check` of a model's definition, as a user sees it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.conftest import Ran
+
+Modtool = Callable[..., Ran]
+
+HEAD = "import torch\nfrom torch import nn\n\n\nclass Net(nn.Module):\n    def __init__(self):\n"
+SOUND = "        super().__init__()\n        self.layer = nn.Linear(4, 4)\n"
+FORWARD = "\n    def forward(self, x):\n        return self.layer(x)\n"
+
+
+def test_a_sound_model_exits_with_0(modtool: Modtool) -> None:
+    Path("model.py").write_text(HEAD + SOUND + FORWARD)
+    ran = modtool("check", "model.py", "--input-shape", "2,4", "--fail-on", "note")
+    assert (ran.code, ran.out, ran.err) == (0, "findings 0\n", "")
+
+
+def test_a_faulty_model_exits_with_1(modtool: Modtool) -> None:
+    unused = "        self.drop = nn.Dropout(0.1)\n        self.mean = torch.zeros(4)\n"
+    Path("model.py").write_text(HEAD + SOUND + unused + FORWARD)
+    ran = modtool("check", "model.py", "--input-shape", "2,4", "--json")
+    found = [(each["code"], each["where"]) for each in json.loads(ran.out)["findings"]]
+    assert (ran.code, found) == (1, [("plain-tensor", "mean"), ("never-called", "drop")])
+    ran = modtool("check", "model.py", "--json")
+    found = [(each["code"], each["where"]) for each in json.loads(ran.out)["findings"]]
+    assert (ran.code, found) == (1, [("plain-tensor", "mean")])
+
+
+def test_a_model_that_cannot_be_built_is_a_finding(modtool: Modtool) -> None:
+    lines = SOUND.splitlines(keepends=True)
+    Path("model.py").write_text(HEAD + lines[1] + lines[0] + FORWARD)
+    ran = modtool("check", "model.py", "--format", "csv")
+    assert ran.code == 1
+    assert 'before-module-init,model.py:7,"`self.layer = nn.Linear(4, 4)` runs' in ran.out
+    assert "move super().__init__() to the top of Net.__init__" in ran.out
+    ran = modtool("check", "model.py", "--select", "no-gradient")
+    assert (ran.code, ran.out) == (2, "")
+    assert "model.py:7: AttributeError: cannot assign module" in ran.err
+
+
+def test_a_model_without_the_tables_of_a_module_is_a_finding(modtool: Modtool) -> None:
+    Path("model.py").write_text(HEAD + "        self.depth = 3\n" + FORWARD)
+    ran = modtool("check", "model.py", "--input-shape", "2,4", "--json")
+    (found,) = json.loads(ran.out)["findings"]
+    assert (ran.code, found["code"], found["where"]) == (1, "before-module-init", "")
+    ran = modtool("check", "model.py", "--ignore", "before-module-init")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == (
+        "error: model.py: Net was built without Module.__init__(): it has no parameters, and every "
+        "use of it fails\n  begin with super().__init__() in Net.__init__\n"
+    )
+
+
+def test_a_forward_pass_that_fails_is_a_finding(modtool: Modtool) -> None:
+    Path("model.py").write_text(HEAD + SOUND + FORWARD)
+    ran = modtool("check", "model.py", "--input-shape", "2,5", "--json")
+    (found,) = json.loads(ran.out)["findings"]
+    assert (ran.code, found["code"], found["where"]) == (1, "forward-failed", "layer")
+    assert found["message"].startswith("was given [2, 5] and failed in eval mode: RuntimeError")
