@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,15 +12,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.distributed.checkpoint.state_dict_saver import save
 
-from modtool.api.checking import check, check_all
+from modtool.api.checking import at_once, check, check_all
 from modtool.checks.explanations import explained
-from modtool.checks.records import Questions
+from modtool.checks.records import Checked, Failure, Questions
 from modtool.errors import UsageError
 from modtool.notes import CODES
 from tests.conftest import Ran
 
 Modtool = Callable[..., Ran]
+EXAMPLES = Path(__file__).parents[1] / "examples"
 WRAPPED = {"module.w": torch.zeros(2)}
 WASTEFUL = {"w": torch.zeros(100, 1000)[:2]}
 
@@ -92,6 +95,72 @@ def test_several_processes_find_what_one_finds(tmp_path: Path) -> None:
     failure = two[4].failure
     assert failure is not None
     assert failure.message == f"{paths[4]}: an empty file"
+
+
+def killed(target: str) -> Checked:
+    """What happens to a process that takes too much memory."""
+    os._exit(9)
+
+
+def test_a_process_that_is_killed_is_a_failure_and_no_hang() -> None:
+    (found,) = at_once(["x.pth"], killed, 1, None)
+    assert found.failure == Failure(
+        "x.pth: not checked, as a process that reads files was killed",
+        "was there too little memory?",
+    )
+
+
+def test_a_target_is_called_what_it_was_called(modtool: Modtool) -> None:
+    with pytest.warns(UserWarning, match="single process"):
+        save({"w": torch.zeros(2)}, checkpoint_id="step", no_dist=True)
+    torch.save(WRAPPED, "x.pth")
+    document = json.loads(modtool("check", "step/.metadata", "./x.pth", "--json").out)
+    assert [each["target"] for each in document["targets"]] == ["step/.metadata", "./x.pth"]
+
+
+def test_models_are_checked_beside_checkpoints(modtool: Modtool) -> None:
+    shutil.copy(EXAMPLES / "mlp.py", "model.py")
+    torch.save(WRAPPED, "x.pth")
+    asked = ("--input-shape", "2,784", "--assert", "params == 235146", "--json")
+    document = json.loads(modtool("check", "model.py", "x.pth", *asked).out)
+    assert [(each["target"], each["code"]) for each in document["findings"]] == [
+        ("x.pth", "assertion-failed"),
+        ("x.pth", "wrapped-names"),
+    ]
+    assert [each["holds"] for each in document["targets"][0]["assertions"]] == [True]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["x.pth", "--input-shape", "2,784"], "an input is for models, and x.pth is a checkpoint"),
+        (["x.pth", "--weights", "y.pth"], "--weights is for models, and x.pth is a checkpoint"),
+        (["model.py", "--values"], "--values is for checkpoints, and model.py is a model"),
+        (
+            ["model.py", "--model", "model.py"],
+            "--model is for checkpoints, and model.py is a model",
+        ),
+        (["x.pth", "--model", "x.pth"], "--model x.pth: that is a checkpoint"),
+        (["--explain", ""], "there is no code ''"),
+    ],
+)
+def test_what_does_not_fit_the_target(modtool: Modtool, arguments: list[str], error: str) -> None:
+    shutil.copy(EXAMPLES / "mlp.py", "model.py")
+    torch.save(WRAPPED, "x.pth")
+    ran = modtool("check", *arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith(f"error: {error}\n")
+
+
+def test_whether_a_definition_loads_each_of_several(modtool: Modtool) -> None:
+    shutil.copy(EXAMPLES / "mlp.py", "model.py")
+    modtool("freeze", "model.py", "fc1", "-o", "start.pth")
+    torch.save(WRAPPED, "x.pth")
+    ran = modtool("check", "start.pth", "x.pth", "--model", "model.py", "--json")
+    assert (ran.code, findings(ran)) == (
+        1,
+        [("x.pth", "does-not-load"), ("x.pth", "wrapped-names")],
+    )
 
 
 def test_the_table_names_the_target_and_each_remedy_once(modtool: Modtool) -> None:

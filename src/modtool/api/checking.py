@@ -21,6 +21,8 @@ from modtool.report.totals import totals_of
 from modtool.write import Progress
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from torch import nn
 
 __all__ = ["check", "check_all", "targets_in"]
@@ -179,7 +181,6 @@ def at_once(
     """The targets checked in several processes."""
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor, as_completed
-    from concurrent.futures.process import BrokenProcessPool
 
     # Not forked: whoever draws progress has a thread, which a fork would lose.
     context = multiprocessing.get_context("spawn")
@@ -187,23 +188,33 @@ def at_once(
         processes, context, initializer=gc.set_threshold, initargs=RARE_COLLECTION
     ) as pool:
         futures = {pool.submit(check_one, target): target for target in targets}
-        for number, future in enumerate(as_completed(futures)):
-            target = futures[future]
-            try:
-                yield future.result()
-            except BrokenProcessPool:
-                message = f"{target}: the process that read it was killed"
-                yield Checked(target, failure=Failure(message, "was there too little memory?"))
-            if progress is not None:
-                progress(number + 1, len(targets), target)
+        try:
+            for number, future in enumerate(as_completed(futures)):
+                target = futures[future]
+                yield result_of(future, target)
+                if progress is not None:
+                    progress(number + 1, len(targets), target)
+        finally:  # who is interrupted does not wait for what has not begun
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def result_of(future: "Future[Checked]", target: str) -> Checked:
+    """What another process found; a failure where the process is gone."""
+    from concurrent.futures.process import BrokenProcessPool
+
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        message = f"{target}: not checked, as a process that reads files was killed"
+        return Checked(target, failure=Failure(message, "was there too little memory?"))
 
 
 def checked_or_failed(
     target: str, questions: Questions, progress: Progress | None = None
 ) -> Checked:
-    """What was found in a target, or why nothing was."""
+    """What was found in a target, under the name that was asked for, or why nothing was."""
     try:
-        return checked(target, questions, progress)
+        return replace(checked(target, questions, progress), target=target)
     except ModtoolError as error:
         return Checked(target, failure=Failure(error.message, error.hint))
 

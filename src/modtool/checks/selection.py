@@ -59,7 +59,7 @@ def known_code(code: str, source: str = "") -> None:
     Raises:
         UsageError: No code begins so; the nearest ones are named.
     """
-    if any(known.startswith(code) for known in CODES):
+    if code and any(known.startswith(code) for known in CODES):
         return
     from difflib import get_close_matches
 
