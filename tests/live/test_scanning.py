@@ -69,6 +69,21 @@ def test_the_facts_of_parts_add_up(at: int) -> None:
     assert parts == facts_of(values, Scratch())
 
 
+def test_what_repeats_without_end_is_read_once_or_not_at_all(tmp_path: Path) -> None:
+    row = torch.tensor([1.0, math.nan])
+    state = {
+        "expanded": row.expand(10**12, 2),
+        "windows": torch.arange(9.0).as_strided((4, 6), (1, 1)),
+    }
+    torch.save(state, tmp_path / "x.pth")
+    tensors = open_checkpoint(str(tmp_path / "x.pth")).tensors
+    assert scan(tensors) == {0: Facts(2, nan=1, least=1, greatest=1, fingerprint=scan_print(row))}
+
+
+def scan_print(values: torch.Tensor) -> int:
+    return facts_of(values, Scratch()).fingerprint
+
+
 def test_a_file_is_read_whatever_its_layout(tmp_path: Path) -> None:
     torch.manual_seed(0)
     weight = torch.randn(700, 500)

@@ -36,6 +36,7 @@ def scan(tensors: Sequence[TensorInfo], progress: Progress | None = None) -> dic
     Raises:
         CorruptFileError: A file ends too early.
     """
+    tensors = [without_repeats(tensor) for tensor in tensors]
     firsts = first_of_each([(tensor, tensor) for tensor in tensors])
     known = [has_data(tensor) for tensor in tensors]
     parts = [
@@ -53,8 +54,23 @@ def scan(tensors: Sequence[TensorInfo], progress: Progress | None = None) -> dic
     return {index: found[first] for index, first in enumerate(firsts) if first in found}
 
 
+def without_repeats(tensor: TensorInfo) -> TensorInfo:
+    """The tensor with each expanded dimension (stride 0) once: files may expand to any size."""
+    if tensor.stride is None or 0 not in tensor.stride or 0 in tensor.shape:
+        return tensor
+    kept = [(size, step) for size, step in zip(tensor.shape, tensor.stride, strict=True) if step]
+    shape, stride = tuple(size for size, _ in kept), tuple(step for _, step in kept)
+    return replace(tensor, shape=shape, stride=stride)
+
+
 def has_data(tensor: TensorInfo) -> bool:
-    """True when the elements can be had; those of a tensor in blocks are looked up later."""
+    """True when the elements can be had, and are no more than what is stored.
+
+    Those of a tensor in blocks are looked up later.
+    """
+    storage = tensor.storage
+    if tensor.stride is not None and storage is not None and tensor.nbytes > storage.nbytes:
+        return False  # windows that overlap, perhaps without end
     if tensor.chunks:
         return all(
             has_elements(replace(tensor, storage=c.storage)) or c.item for c in tensor.chunks
