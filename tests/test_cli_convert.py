@@ -523,3 +523,13 @@ def test_wrong_inputs(modtool: Modtool, arguments: tuple[str, ...], said: str) -
     assert ran.err.startswith(f"error: {said}"), ran.err
     assert ran.err.count("\n") <= 2
     assert sorted(os.listdir()) == before
+
+
+def test_many_that_are_left_out_are_told_of_together(modtool: Modtool) -> None:
+    torch.save({f"{index}.w": torch.ones(1) for index in range(30)}, "in.pth")
+    ran = modtool("convert", "in.pth", "--keep", "[0-4].w", "-o", "out.pth")
+    assert ran.out.splitlines()[0] == (
+        "left out 5.w, 6.w, 7.w and 22 more: not among those to keep (--json names all)"
+    )
+    found = document(modtool("convert", "in.pth", "--keep", "[0-4].w", "-o", "x.pth", "--json"))
+    assert len(found["dropped"]) == 25  # type: ignore[arg-type]

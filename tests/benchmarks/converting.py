@@ -9,6 +9,7 @@ on all alike. The source is in the page cache before every run, and nothing wait
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,16 @@ from pathlib import Path
 from statistics import median
 from time import monotonic
 
+# The one of GNU knows -v; others are built into shells, or know less.
+GNU_TIME = next(
+    (
+        path
+        for path in (shutil.which("gtime"), shutil.which("time"))
+        if path
+        and not subprocess.run([path, "-v", "true"], capture_output=True, check=False).returncode
+    ),
+    None,
+)
 RANKS = """
 import sys, warnings, torch, torch.distributed as dist
 from torch.distributed.checkpoint.state_dict_saver import save
@@ -133,6 +144,14 @@ ROWS = (
         "from torch.distributed.checkpoint.format_utils import dcp_to_torch_save;"
         "dcp_to_torch_save(a, b)",
     ),
+    Row(
+        "safetensors → DCP (no limit is set)",
+        "state.safetensors",
+        "out",
+        ("--to", "dcp"),
+        "from torch.distributed.checkpoint.state_dict_saver import save;"
+        "save(load_file(a), checkpoint_id=b)",
+    ),
 )
 
 
@@ -152,6 +171,8 @@ def main() -> None:
         for row in ROWS:
             if given.only in row.what:
                 print(line(row, folder, shard, given.runs), flush=True)
+        by = "GNU time -v" if GNU_TIME else "getrusage: there is no GNU time here"
+        print(f"\nmedians of {given.runs}; peak memory by {by}")
     finally:
         shutil.rmtree(folder)
 
@@ -214,15 +235,21 @@ def prepare(folder: Path, source: Path) -> None:
 
 
 def timed(command: Sequence[str]) -> tuple[float, int]:
-    """Seconds, and bytes of the largest resident set (`getrusage` of the child)."""
-    began = monotonic()
-    running = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(running.pid, 0)
-    seconds = monotonic() - began
-    running.returncode = os.waitstatus_to_exitcode(status)
-    if running.returncode:
-        raise SystemExit(f"failed: {' '.join(command)}")
-    return seconds, usage.ru_maxrss * 1024
+    """Seconds, and bytes of the largest resident set.
+
+    The latter as GNU time says it; where there is none, as the system tells the parent.
+    """
+    with tempfile.NamedTemporaryFile("r") as told:
+        gnu = [GNU_TIME, "-v", "-o", told.name] if GNU_TIME else []
+        began = monotonic()
+        running = subprocess.Popen([*gnu, *command], stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(running.pid, 0)
+        seconds = monotonic() - began
+        running.returncode = os.waitstatus_to_exitcode(status)
+        if running.returncode:
+            raise SystemExit(f"failed: {' '.join(command)}")
+        found = re.search(r"Maximum resident set size \(kbytes\): (\d+)", told.read())
+    return seconds, 1024 * (int(found[1]) if found else usage.ru_maxrss)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import groupby
 
 from modtool.plan import Plan, PlannedTensor, notes_of
 from modtool.report.tables import Column, Report, Table, Total
 
 __all__ = ["conversion_report", "dropped_document", "sentences"]
 
+# More that are left out for one reason are told of together.
+MANY = 20
 TENSOR_COLUMNS = (
     Column("name", "tensor", "name in the output"),
     Column("shape", "shape", "size along each dimension", "shape"),
@@ -67,6 +70,11 @@ def dropped_document(plan: Plan) -> list[dict[str, str]]:
 
 
 def sentences(plan: Plan) -> Iterator[str]:
-    """A line for everything that is left out."""
-    for dropped in plan.dropped:
-        yield f"left out {dropped.name}: {dropped.why}"
+    """A line for everything that is left out; one for many that are so for one reason."""
+    for why, group in groupby(plan.dropped, key=lambda dropped: dropped.why):
+        names = [dropped.name for dropped in group]
+        if len(names) > MANY:
+            some = ", ".join(names[:3])
+            yield f"left out {some} and {len(names) - 3:,} more: {why} (--json names all)"
+        else:
+            yield from (f"left out {name}: {why}" for name in names)
