@@ -489,7 +489,7 @@ def test_far_into_a_sparse_file(modtool: Modtool) -> None:
         (("in.pth", "--to", "checkpoint", "--max-shard-size", "1GB"), "a checkpoint is one file"),
         (("in.pth", "--tied", "cut"), "Invalid value for '--tied'"),
         (("in.pth", "--set", "epoch=3"), "a state_dict has no place for 'epoch'"),
-        (("in.pth", "--to", "checkpoint", "--set", "epoch"), "'epoch' is no argument"),
+        (("in.pth", "--to", "checkpoint", "--set", "epoch"), "--set 'epoch' sets nothing"),
         (("in.pth", "--map-location", "cpu", "--map-location", "a=b"), "--map-location cpu"),
         (("in.pth", "-o", "folder/none/x.pth"), "folder/none/x.pth: there is no folder"),
         (("in.pth", "-o", "folder", "--in-place"), "--in-place replaces one file by one file"),
@@ -523,6 +523,18 @@ def test_wrong_inputs(modtool: Modtool, arguments: tuple[str, ...], said: str) -
     assert ran.err.startswith(f"error: {said}"), ran.err
     assert ran.err.count("\n") <= 2
     assert sorted(os.listdir()) == before
+
+
+def test_values_are_set_at_any_depth(modtool: Modtool) -> None:
+    torch.save(training(), "ckpt.pth")
+    values = ("epoch=4", "optimizer.param_groups.0.lr=0.5", "args.name=best of all", "3rd=[1, 2]")
+    options = [word for value in values for word in ("--set", value)]
+    assert modtool("convert", "ckpt.pth", "--to", "checkpoint", "-o", "x.pth", *options).code == 0
+    found = torch.load("x.pth", weights_only=True)
+    assert found["epoch"] == 4
+    assert found["optimizer"]["param_groups"][0]["lr"] == 0.5
+    assert found["optimizer"]["param_groups"][0]["betas"] == (0.9, 0.999)
+    assert (found["args.name"], found["3rd"]) == ("best of all", [1, 2])
 
 
 def test_many_that_are_left_out_are_told_of_together(modtool: Modtool) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from modtool import plan as plans
-from modtool.cli.models import arguments_of
 from modtool.errors import UsageError
 from modtool.plan import Plan
 
@@ -66,13 +65,22 @@ def naming(strip: Sequence[str], renames: Sequence[str], prefix: str | None) -> 
 def laying_out(values: Sequence[str], tied: str, *, shrink: bool) -> list[Edit]:
     """`--set`, `--tied` and `--shrink`."""
     edits: list[Edit] = [
-        partial(plans.set_value, key=key, value=value)
-        for key, value in arguments_of(values, None).items()
+        partial(plans.set_value, key=key, value=value) for key, value in map(key_and_value, values)
     ]
     edits.append(partial(plans.tied, how=str(tied)))
     if shrink:
         edits.append(plans.shrink)
     return edits
+
+
+def key_and_value(text: str) -> tuple[str, object]:
+    """From `optimizer.param_groups.0.lr=1e-4`: any text, and a Python literal or text."""
+    from modtool.live.arguments import parse_value
+
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(f"--set {text!r} sets nothing", "write KEY=VALUE, such as epoch=3")
+    return key.strip(), parse_value(value.strip())
 
 
 def needed(output: str | None) -> str:
