@@ -525,6 +525,17 @@ def test_wrong_inputs(modtool: Modtool, arguments: tuple[str, ...], said: str) -
     assert sorted(os.listdir()) == before
 
 
+def test_an_optimizer_without_tensors_is_dropped(modtool: Modtool) -> None:
+    net = nn.Linear(2, 2)
+    sgd = torch.optim.SGD(net.parameters(), lr=1.0)
+    torch.save({"epoch": 1, "model": net.state_dict(), "sgd": sgd.state_dict()}, "in.pth")
+    options = ("--to", "checkpoint", "--drop-optimizer", "-o", "x.pth", "--json")
+    assert document(modtool("convert", "in.pth", *options))["dropped"] == [
+        {"name": "sgd", "why": "the optimizer's state, dropped as asked"}
+    ]
+    assert sorted(torch.load("x.pth", weights_only=True)) == ["epoch", "model"]
+
+
 def test_values_are_set_at_any_depth(modtool: Modtool) -> None:
     torch.save(training(), "ckpt.pth")
     values = ("epoch=4", "optimizer.param_groups.0.lr=0.5", "args.name=best of all", "3rd=[1, 2]")

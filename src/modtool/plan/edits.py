@@ -9,7 +9,7 @@ from modtool.patterns import Types, select
 from modtool.plan.conversion import is_parameter
 from modtool.plan.owners import owner
 from modtool.plan.records import Dropped, Plan, PlannedTensor
-from modtool.plan.tree import DROPPED, put, without
+from modtool.plan.tree import DROPPED, entries, put, without
 from modtool.records import DTYPES, Checkpoint
 
 __all__ = [
@@ -107,7 +107,8 @@ def remove(plan: Plan, names: Iterable[str], why: str) -> Plan:
 
 def drop_optimizer(plan: Plan) -> Plan:
     """Leave out the sections that hold an optimizer's state."""
-    names = [part.name for part in plan.source.sections if part.role == "optimizer"]
+    parts = [part.name for part in plan.source.sections if part.role == "optimizer"]
+    names = [*parts, *(name for name in optimizers_in(plan.tree) if name not in parts)]
     if plan.form == "full_model":
         raise UsageError("a file that is written back as it is keeps its optimizer")
     if plan.form not in ("checkpoint", "dcp") or not names:
@@ -118,6 +119,16 @@ def drop_optimizer(plan: Plan) -> Plan:
     tensors = tuple(tensor for tensor in plan.tensors if tensor.section not in names)
     dropped = tuple(Dropped(name, "the optimizer's state, dropped as asked") for name in names)
     return replace(plan, tree=tree, tensors=tensors, dropped=plan.dropped + dropped)
+
+
+def optimizers_in(tree: object) -> list[str]:
+    """The optimizers' states beside the model, with or without a tensor: SGD has none."""
+    found = entries(tree) or {}
+    return [
+        str(key)
+        for key, item in found.items()
+        if {"state", "param_groups"} <= set(entries(item) or ())
+    ]
 
 
 # -- what is in them ---------------------------------------------------------------------------
