@@ -453,3 +453,29 @@ def test_what_containers_torch_files_hold(protocol: int) -> None:
         "dtype": "float16",
     }
     assert isinstance(root["dtype"], Global)
+
+
+# -- the memo ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "root"),
+    [
+        # Python 2 numbers from 1; what MEMOIZE stores gets the number of values stored so far.
+        (b"(K\x01q\x01K\x02q\x02h\x01h\x02t.", (1, 2, 1, 2)),
+        (b"(K\x01q\x05K\x02\x94h\x05h\x01t.", (1, 2, 1, 2)),
+        (b"(K\x01\x94K\x02q\x07K\x03\x94h\x00h\x07h\x02t.", (1, 2, 3, 1, 2, 3)),
+        (b"(K\x01\x94K\x02q\x00h\x00t.", (1, 2, 2)),
+        (b"(K\x01r\x00\x00\x00\x00K\x02r\x09\x00\x00\x00j\x09\x00\x00\x00h\x00t.", (1, 2, 2, 1)),
+        (b"(K\x01p0\nK\x02p3\ng3\ng0\nt.", (1, 2, 2, 1)),
+    ],
+)
+def test_memo_numbered_in_any_way(data: bytes, root: object) -> None:
+    assert pickle.loads(b"\x80\x04" + data) == root
+    assert read_pickle(b"\x80\x04" + data).root == root
+
+
+@pytest.mark.parametrize("data", [b"h\x00.", b"K\x01q\x02h\x01.", b"K\x01\x94j\x01\x00\x00\x00."])
+def test_a_memo_entry_that_was_never_stored(data: bytes) -> None:
+    with pytest.raises(CorruptFileError, match="a memo entry that was never stored"):
+        read_pickle(data)

@@ -188,11 +188,11 @@ def op_dup(machine: Machine) -> None:
 
 
 def op_get(machine: Machine) -> None:
-    machine.push(machine.memo[memo_index(machine)])
+    machine.push(machine.stored(memo_index(machine)))
 
 
 def op_put(machine: Machine) -> None:
-    machine.memo[memo_index(machine)] = machine.stack[-1]
+    machine.store(memo_index(machine), machine.stack[-1])
 
 
 def memo_index(machine: Machine) -> int:

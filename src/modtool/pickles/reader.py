@@ -92,7 +92,8 @@ def run(machine: Machine) -> Pickle:
     The opcodes that make up nine tenths of every checkpoint are written out here, in order of
     frequency, because a call for each would double the time; the others are in `OPCODES`.
     """
-    data, memo, position, stack = machine.data, machine.memo, machine.position, machine.stack
+    data, position, stack = machine.data, machine.position, machine.stack
+    memo, far = machine.memo, machine.far
     metastack, marks_flags = machine.metastack, machine.marks_flags
     memoizes = False
     for _ in range(MAX_OPCODES):
@@ -100,16 +101,21 @@ def run(machine: Machine) -> Pickle:
         opcode = data[position]
         position += 1
         if opcode == 0x72:  # LONG_BINPUT
-            memo[unpack_count(data, position)[0]] = stack[-1]
+            index = unpack_count(data, position)[0]
+            if index == len(memo) and not far:
+                memo.append(stack[-1])
+            else:
+                machine.store(index, stack[-1])
             position += 4
         elif opcode == 0x4B:  # BININT1
             stack.append(data[position])
             position += 1
         elif opcode == 0x68:  # BINGET
-            stack.append(memo[data[position]])
+            index = data[position]
+            stack.append(memo[index] if index < len(memo) else far[index])
             position += 1
         elif opcode == 0x71:  # BINPUT
-            memo[data[position]] = stack[-1]
+            machine.store(data[position], stack[-1])
             position += 1
         elif opcode == 0x58:  # BINUNICODE
             start = position + 4
@@ -140,10 +146,14 @@ def run(machine: Machine) -> Pickle:
         elif opcode == 0x29:  # EMPTY_TUPLE
             stack.append(())
         elif opcode == 0x94:  # MEMOIZE
-            memo[len(memo)] = stack[-1]
+            if far:
+                machine.store(len(memo) + len(far), stack[-1])
+            else:
+                memo.append(stack[-1])
             memoizes = True
         elif opcode == 0x6A:  # LONG_BINGET
-            stack.append(memo[unpack_count(data, position)[0]])
+            index = unpack_count(data, position)[0]
+            stack.append(memo[index] if index < len(memo) else far[index])
             position += 4
         elif opcode == 0x85:  # TUPLE1
             stack[-1] = (stack[-1],)

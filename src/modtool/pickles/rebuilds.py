@@ -159,6 +159,24 @@ def rebuild_nested(
     return data._replace(shape=shapes.shape[:1], stride=None, layout="nested", stored_bytes=stored)
 
 
+def rebuild_jagged(tensors: "Tensors", parts: object) -> TensorFacts:
+    # {"values": …, "offsets": …}: where each component begins in `values` is data, not header.
+    entries = mapping_of(parts) or {}
+    values, offsets = tensors.facts(entries.get("values")), tensors.facts(entries.get("offsets"))
+    if values is None or offsets is None or not offsets.shape:
+        raise CorruptFileError("a jagged tensor whose parts are no tensors")
+    components = (max(offsets.shape[0] - 1, 0),)
+    grad = True if entries.get("requires_grad") is True else None
+    return TensorFacts(
+        values.dtype,
+        components,
+        requires_grad=grad,
+        layout="jagged",
+        device=values.storage.location if values.storage else values.device,
+        stored_bytes=nbytes(values),
+    )
+
+
 def rebuild_meta(
     tensors: "Tensors", dtype: object, shape: object, stride: object, requires_grad: object
 ) -> TensorFacts:
@@ -227,6 +245,7 @@ REBUILDS: Mapping[str, Rebuild] = MappingProxyType(
         "torch._utils._rebuild_sparse_tensor": rebuild_sparse,
         "torch._utils._rebuild_sparse_csr_tensor": rebuild_sparse_csr,
         "torch._utils._rebuild_nested_tensor": rebuild_nested,
+        "torch.nested._internal.nested_tensor._rebuild_njt": rebuild_jagged,
         "torch._utils._rebuild_meta_tensor_no_storage": rebuild_meta,
         "torch._utils._rebuild_wrapper_subclass": rebuild_wrapper,
         "torch.tensor._rebuild_from_type": rebuild_from_type,  # torch 1.8 and before
