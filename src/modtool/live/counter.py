@@ -1,5 +1,6 @@
 """Watches every operator of a forward pass: what it multiplies, makes, and writes over."""
 
+import sys
 import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
 from threading import Lock, get_ident
@@ -11,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from modtool.live.operators import Operator, cost_of, macs_of, name_of
 
-__all__ = ["FIRST_INPUT", "OperatorWatch", "Origins", "Overwritten"]
+__all__ = ["FIRST_INPUT", "OperatorWatch", "Overwritten", "watch"]
 
 FIRST_INPUT = -2
 
@@ -109,7 +110,7 @@ class OperatorWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """False: else torch imports its compiler, as long as torch itself, to leave this alone."""
+        """False: to be left alone by torch's compiler would import it, as long as torch itself."""
         return False
 
     def __init__(self, origins: Origins, overwritten: Overwritten) -> None:
@@ -185,6 +186,22 @@ class OperatorWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         finally:
             self.split.discard(func)
         return None if result is NotImplemented else result
+
+
+class UncompiledWatch(OperatorWatch):  # type: ignore[no-untyped-call]
+    """The same for a process that has loaded torch's compiler, which is to leave it alone."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return True
+
+    __torch_dispatch__ = OperatorWatch.__torch_dispatch__
+
+
+def watch(overwritten: Overwritten) -> OperatorWatch:
+    """A new watch."""
+    kind = UncompiledWatch if "torch._dynamo" in sys.modules else OperatorWatch
+    return kind(Origins(), overwritten)
 
 
 def dispatches(kind: type) -> bool:

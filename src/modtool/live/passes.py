@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from modtool.live.counter import OperatorWatch, Origins, Overwritten
+from modtool.live.counter import Overwritten, watch
 from modtool.live.fake import mode_of
 from modtool.live.gradients import Gradients, backward
 from modtool.live.inputs import Inputs, bound_names, make_inputs
@@ -123,7 +123,7 @@ def run_pass(model: nn.Module, inputs: Inputs, settings: Settings, executed: Exe
             overwritten.save_all()
         recorder = Recorder(
             model,
-            OperatorWatch(Origins(), overwritten),
+            watch(overwritten),
             backward=settings.backward,
             statistics=settings.statistics and real,
             norms=real,
