@@ -15,7 +15,7 @@ __all__ = ["Machine", "Pickle"]
 
 # A tuple's hash is not cached: without a bound, a key of tuples doubled forty times never ends.
 MAX_KEY_PARTS = 1000
-FREE_PARTS = 10_000
+FREE_PARTS = 100_000
 # Equal texts are compared byte by byte each time one of them is looked up.
 LONG_KEY = 256
 # Numbers of more than 60 bits in all in a tuple, and of more than 64 alone, can be chosen so that
@@ -342,7 +342,7 @@ class Machine:
             elif type(part) in MUTABLE:
                 raise CorruptFileError(f"a {type(part).__name__} as dictionary key")
         self.key_parts += parts
-        if self.key_parts > FREE_PARTS + 4 * (self.position - self.start):
+        if self.key_parts > FREE_PARTS + 2 * (self.position - self.start):
             raise UnsafeFileError("dictionary keys of too many parts")
         self.colliding_keys += bits > (FREE_BITS if parts > 1 else FREE_BITS_ALONE)
         if self.colliding_keys > MAX_COLLIDING_KEYS:
