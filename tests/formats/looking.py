@@ -21,8 +21,8 @@ __all__ = ["look_at", "plan_all"]
 
 
 def look_at(path: Path) -> Checkpoint:
-    """What `summary`, `count`, `check` and `diff --structure` do, rendered."""
-    checkpoint = open_checkpoint(str(path))
+    """What `summary`, `count`, `check` and `diff --structure` do, rendered; of a cut file too."""
+    checkpoint = open_checkpoint(str(path), truncated=True)
     draw(summary_report(checkpoint), *RENDERERS)
     draw(summary_report(checkpoint, tensors=True), "table")
     draw(count_report(checkpoint), "csv")

@@ -64,7 +64,6 @@ def inflating(size: int) -> bytes:
 DATA = entry(b"archive/data/0")
 PICKLE = entry(b"archive/data.pkl")
 ZIPS = {
-    "no directory": (GOOD[:DIRECTORY], "without its central directory"),
     "a name twice": (same_names("archive/data.pkl"), "two members are named"),
     "a name twice but for case": (same_names("archive/DATA.PKL"), "two members are named"),
     "overlapping members": (
@@ -139,7 +138,6 @@ SAFETENSORS = {
         safetensors({"a": {**TWO, "data_offsets": [0, 8]}, "b": {**TWO, "data_offsets": [12, 20]}}),
         "does not begin where the last one ends",
     ),
-    "more than the file": (safetensors(one(), 8), "truncated"),
     "less than the file": (safetensors(one(), 24), "damaged"),
     "negative offsets": (safetensors(one(data_offsets=[-16, 0])), "last one ends"),
     "reversed offsets": (safetensors(one(data_offsets=[16, 0])), "contradicts itself"),
@@ -161,6 +159,19 @@ def test_safetensors_headers_that_lie(
 ) -> None:
     data, reason = SAFETENSORS[name]
     examiner.refuse(file(data).lay_out(tmp_path), whole, reason)
+
+
+@pytest.mark.parametrize("data", [GOOD[:DIRECTORY], safetensors(one(), 8)])
+def test_files_cut_short_tell_their_header_and_no_more(
+    examiner: Examiner, whole: Path, tmp_path: Path, data: bytes
+) -> None:
+    found = examiner.every_command(file(data).lay_out(tmp_path), whole)
+    summary = found.pop("summary")
+    notes = json.loads(summary.out)["notes"]
+    assert (summary.code, [note["code"] for note in notes]) == (0, ["truncated"])
+    for outcome in found.values():
+        assert outcome.code == 2
+        assert "truncated: " in outcome.err
 
 
 # -- sets ------------------------------------------------------------------------------------------
