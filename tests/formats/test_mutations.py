@@ -13,7 +13,7 @@ from modtool.errors import ModtoolError
 from tests.formats.looking import look_at, plan_all
 from tests.formats.samples import SAMPLES, sample
 
-CHANGES = 900  # for each sample
+CHANGES = 750  # for each sample
 PIECES = 100
 FORMATS = {"sharded: index": "torch-sharded", "sharded: shard": "torch-sharded", "npy": "npz"}
 EDGE = 128  # so many bytes of each end are cut one by one, the rest in steps
