@@ -508,7 +508,7 @@ def test_a_full_model_to_each_form(tmp_path: Path) -> None:
     checkpoint = load_plain(rewritten(tmp_path / "source.pth", "checkpoint"))
     same(checkpoint["model_state_dict"], model.state_dict())  # type: ignore[arg-type]
     plan = plan_conversion(open_checkpoint(str(tmp_path / "source.pth")), to="state_dict")
-    assert [item.name for item in plan.dropped] == ["hidden"]
+    assert [item.name for item in plan.dropped] == ["hidden", "modules"]
 
 
 def written_back(

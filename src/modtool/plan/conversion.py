@@ -30,6 +30,10 @@ FLAGS_METADATA = "modtool.requires_grad"
 NO_DATA = frozenset({"strided", "meta", "uninitialized"})
 SAID_ANEW = frozenset({FLAGS_METADATA, BN_EVAL_METADATA, "total_size", "total_parameters"})
 NOT_PERSISTENT = "a non-persistent buffer, which state_dict() leaves out"
+MODULES_STAY = (
+    "classes, settings, plain attributes and what get_extra_state() may add, "
+    "which only a full model holds"
+)
 
 
 def plan_conversion(checkpoint: Checkpoint, *, to: Form, section: str | None = None) -> Plan:
@@ -172,6 +176,8 @@ def left_out(checkpoint: Checkpoint, section: str | None) -> list[Dropped]:
         for tensor in checkpoint.tensors
         if not tensor.persistent and (section is None or tensor.section == section)
     ]
+    if checkpoint.kind == "full_model" and checkpoint.format != "torchscript":
+        dropped.append(Dropped("modules", MODULES_STAY))
     if checkpoint.format == "torchscript":
         why = "TorchScript's program, which no other form has a place for"
         dropped.append(Dropped("code", why))
