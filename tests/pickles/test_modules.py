@@ -12,7 +12,6 @@ from torch.nn.utils import prune, spectral_norm, weight_norm
 
 from modtool.errors import ModtoolError
 from modtool.formats import open_checkpoint
-from modtool.pickles.extra_state import unseen_extra_state_notes
 from modtool.pickles.symbols import Call, Global
 from modtool.pickles.writer import write_pickle
 from modtool.records import Checkpoint, Note
@@ -325,12 +324,6 @@ def test_extra_state_cannot_be_seen_without_a_source(tmp_path: Path) -> None:
         model = nn.Sequential(module.Stateful(1, 1), module.Stateful(1, 1), nn.Linear(1, 1))
         found = saved(model, tmp_path / "x.pth")
     assert found.notes == ()
-    message = "if gone_models.Stateful has get_extra_state(), the entry that it adds is not here"
-    assert list(unseen_extra_state_notes(found.modules, found.sources)) == [
-        Note("extra-state", "note", "", message)
-    ]
-    plain = saved(nn.Linear(1, 1), tmp_path / "x.pth")
-    assert list(unseen_extra_state_notes(plain.modules, plain.sources)) == []
 
 
 def test_extra_state_in_a_state_dict_is_a_tensor_or_a_value(tmp_path: Path) -> None:
