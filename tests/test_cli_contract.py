@@ -371,3 +371,16 @@ def test_a_mistyped_command(modtool: Modtool) -> None:
         "",
         "error: No such command 'sumary'. Did you mean 'summary'?\n  try: modtool --help\n",
     )
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "markdown", "html"])
+def test_the_path_is_the_last_line_in_every_form(modtool: Modtool, form: str) -> None:
+    torch.save(small(), "net.pth")
+    shown = modtool("freeze", "net.pth", "0", "-o", "x.pth", "--format", form)
+    assert shown.out.splitlines()[-1] == "x.pth"
+
+
+def test_no_command_is_a_question_for_help(modtool: Modtool) -> None:
+    asked = modtool()
+    assert (asked.code, asked.out) == (2, "")
+    assert asked.err.startswith("Usage: modtool [OPTIONS] COMMAND [ARGS]...\n")

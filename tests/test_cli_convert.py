@@ -429,7 +429,10 @@ def test_in_place(modtool: Modtool) -> None:
     torch.save(training(), "ckpt.pth")
     before = torch.load("ckpt.pth", weights_only=True)
     refused = modtool("convert", "ckpt.pth", "-o", "ckpt.pth", "--force")
-    said = "error: ckpt.pth is the source itself\n  --in-place replaces it\n"
+    said = (
+        "error: ckpt.pth is the source itself\n"
+        "  name another file; only convert replaces its source, with --in-place\n"
+    )
     assert refused == Ran(2, "", said)
     assert modtool("convert", "ckpt.pth", "--in-place", "--verify").code == 0
     same(load("ckpt.pth"), before["model"])

@@ -7,7 +7,7 @@ from rich.console import Console
 from torch import nn
 
 from modtool.api.inspecting import summary
-from modtool.cli.terminal import draw, rich_table, tree_lines
+from modtool.cli.terminal import drawn, rich_table, tree_lines
 from modtool.report.tables import Column, Report, Table
 
 
@@ -58,17 +58,22 @@ def test_a_table_of_eighty_columns() -> None:
     ]
 
 
-def test_names_stay_where_numbers_leave_no_room_for_them(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_names_stay_where_numbers_leave_no_room_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = [Column(text, text, "", "number") for text in ("mean before", "std before", "mean")]
     table = Table((Column("name", "tensor", ""), *numbers), (("backbone.0.weight", 1.5, 2.5, 3.5),))
     monkeypatch.setenv("COLUMNS", "30")
-    draw(Report(dict, lambda: (table,)), color=False)
-    assert capsys.readouterr().out.splitlines() == [
+    assert drawn(Report(dict, lambda: (table,)), color=False).splitlines() == [
         "tensor            mean before  std before  mean",
         "backbone.0.weigh          1.5         2.5   3.5",
         "t                                              ",
         "",
         "",
     ]
+
+
+def test_colour_is_the_only_reason_for_an_escape_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    report = summary(nn.Linear(2, 2))
+    assert "\x1b[" in drawn(report, color=True)
+    assert "\x1b" not in drawn(report, color=False)

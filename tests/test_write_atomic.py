@@ -62,7 +62,7 @@ def test_the_source_is_no_output(source: Path, kind: str) -> None:
     if kind == "dotted":
         target = source.parent / ".." / "in" / "source.pth"
     for force in (False, True):
-        with pytest.raises(OutputError, match=r"is the source itself\n--in-place replaces it"):
+        with pytest.raises(OutputError, match="is the source itself"):
             write(plan_of(source), str(target), force=force)
     assert source.read_bytes() == before
 

@@ -85,8 +85,11 @@ def hint_for(pattern: str, names: Sequence[str], types: Types | None) -> str:
         pool = sorted(set(types.values()))
         return f"types: {', '.join(pool[:8])}" if pool else "no types are known"
     stems = dict.fromkeys(stem for name in names[:20_000] for stem in prefixes(name))
-    nearest = get_close_matches(rest or pattern, stems, n=3, cutoff=0.5) or list(stems)[:3]
-    return f"nearest: {', '.join(nearest)}" if nearest else "there are no names at all"
+    nearest = get_close_matches(rest or pattern, stems, n=3, cutoff=0.5)
+    if nearest:
+        return f"nearest: {', '.join(nearest)}"
+    first = ", ".join([*stems][:3]) + (", …" if len(stems) > 3 else "")
+    return f"names: {first}" if stems else "there are no names at all"
 
 
 def prefixes(name: str) -> list[str]:

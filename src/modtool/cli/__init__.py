@@ -4,11 +4,12 @@ import gc
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
-from click.exceptions import Abort, ClickException, Exit
+from click.exceptions import Abort, ClickException, Exit, NoArgsIsHelpError
 
 from modtool.cli.loading import SETTINGS, Commands
 from modtool.cli.show import print_error
@@ -65,6 +66,8 @@ def main() -> None:
     for name in ("SIGTERM", "SIGHUP"):  # as Ctrl-C does: what is half written is removed
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), ended)
+    # torch says so at its import where there is no numpy, which nothing here needs.
+    warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
     code = run(sys.argv[1:])
     try:
         sys.stdout.flush()
@@ -84,6 +87,9 @@ def run(arguments: Sequence[str]) -> int:
         result = app(list(arguments), prog_name="modtool", standalone_mode=False)
     except ModtoolError as error:
         return refused(error.message, error.hint)
+    except NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)
+        return 2
     except ClickException as error:
         return refused(error.format_message(), usage_hint(error))
     except (Abort, KeyboardInterrupt):

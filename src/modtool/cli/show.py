@@ -16,11 +16,13 @@ def show(report: Report, form: str, *, as_json: bool = False, no_color: bool = F
     if form == "table" and report.text:
         show_text(report.text)
     elif form == "table" and sys.stdout.isatty():
-        from modtool.cli.terminal import draw
+        from modtool.cli.terminal import drawn
 
-        draw(report, color=not (no_color or os.environ.get("NO_COLOR")))
+        write_out(drawn(report, color=not (no_color or os.environ.get("NO_COLOR"))))
     else:
         write_out(RENDERERS[form](report))
+        if form not in ("table", "json"):  # these two say it themselves
+            write_out("".join(f"{clean(path)}\n" for path in report.written))
     if form != "json":  # the document holds them already
         for note in report.notes:
             print_note(note)

@@ -1,6 +1,8 @@
 """Reports on a terminal, drawn by rich: fitted to its width, numbers aligned, a little colour."""
 
+import io
 import re
+from functools import partial
 from textwrap import wrap
 
 from rich.console import Console
@@ -10,24 +12,31 @@ from rich.text import Text
 from modtool.render import RIGHT, clean, totals_text, value_text
 from modtool.report.tables import Column, Report, Table
 
-__all__ = ["draw"]
+__all__ = ["drawn"]
 
 
-def draw(report: Report, *, color: bool) -> None:
-    """Print the tables, then the closing line."""
-    console = Console(no_color=not color, highlight=False)
+def drawn(report: Report, *, color: bool) -> str:
+    """The tables, then the closing line; without colour there is no escape sequence in it."""
+    text = io.StringIO()
+    console = partial(
+        Console,
+        file=text,
+        force_terminal=color,
+        color_system="auto" if color else None,
+        highlight=False,
+    )
+    usual = console()
     for table in report.tables:
         if table.rows:
-            wide = Console(
-                no_color=not color, highlight=False, width=max(console.width, least_width(table))
-            )
+            wide = console(width=max(usual.width, least_width(table)))
             wide.print(rich_table(table, wide.width))
-            console.print()
+            usual.print()
     for sentence in report.sentences:
-        console.print(Text(clean(sentence), style="dim"))
-    console.print(Text(totals_text(report), style="bold"))
+        usual.print(Text(clean(sentence), style="dim"))
+    usual.print(Text(totals_text(report), style="bold"))
     for path in report.written:
-        console.print(Text(path), soft_wrap=True)
+        usual.print(Text(path), soft_wrap=True)
+    return text.getvalue()
 
 
 def least_width(table: Table) -> int:

@@ -61,7 +61,10 @@ def output_path(path: str, sources: Iterable[str], *, force: bool, in_place: boo
         raise OutputError(f"{path} is no regular file", "name a file to write")
     if any(same_file(found, source) for source in sources):
         if not in_place:
-            raise OutputError(f"{path} is the source itself", "--in-place replaces it")
+            raise OutputError(
+                f"{path} is the source itself",
+                "name another file; only convert replaces its source, with --in-place",
+            )
     elif not force:
         raise already_there(path)
     return real
