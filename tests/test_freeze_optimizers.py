@@ -181,7 +181,7 @@ def test_several_groups_with_parameters_of_one_shape_cannot_be_told_apart(
         2,
         "error: optimizer: it does not record which of its parameters are which: "
         "0 may be backbone.0.weight or backbone.2.weight\n"
-        "  one parameter group, or groups with param_names, would "
+        "  one parameter group in the model's order, or groups with param_names, would "
         "(torch.optim takes model.named_parameters())\n",
     )
     assert not Path("b.pth").exists()
@@ -212,3 +212,57 @@ def test_an_optimizer_of_another_model_is_left_alone(modtool: Modtool) -> None:
     ran = modtool("freeze", "ckpt.pth", "head", "--prune-optimizer", "-o", "out.pth")
     assert ran.code == 2
     assert "0 may be none of the model's" in ran.err
+
+
+def backwards(*, names: bool = False) -> torch.optim.Optimizer:
+    """Three layers, and AdamW of their parameters from the last to the first; `rev.pth`."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2))
+    given: list[Any] = list(model.named_parameters() if names else model.parameters())[::-1]
+    optimizer = torch.optim.AdamW(given)
+    torch.autograd.backward(model(torch.randn(5, 4)).square().sum())
+    optimizer.step()
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, "rev.pth")
+    return optimizer
+
+
+@pytest.mark.parametrize("option", ["--prune-optimizer", "--prune-groups"])
+def test_a_group_that_contradicts_the_models_order_is_not_guessed(
+    modtool: Modtool, option: str
+) -> None:
+    backwards()
+    ran = modtool("freeze", "rev.pth", "0", option, "-o", "out.pth")
+    assert (ran.code, ran.err) == (
+        2,
+        "error: optimizer: it does not record which of its parameters are which: "
+        "2 may be 0.bias or 1.bias\n"
+        "  one parameter group in the model's order, or groups with param_names, would "
+        "(torch.optim takes model.named_parameters())\n",
+    )
+    assert not Path("out.pth").exists()
+
+
+def test_shapes_alone_may_decide_in_a_group_of_another_order(modtool: Modtool) -> None:
+    optimizer = backwards()
+    for pattern, kept in (("2", [2, 3, 4, 5]), ("[01]", [0, 1])):
+        ran = modtool("freeze", "rev.pth", pattern, "--prune-optimizer", "-o", "o.pth", "--force")
+        assert (ran.code, ran.err) == (0, "")
+        state = torch.load("o.pth", weights_only=True)["optimizer"]["state"]
+        assert list(state) == kept
+        assert all(same(state[key], optimizer.state_dict()["state"][key]) for key in kept)
+
+
+def test_names_tell_a_group_of_another_order(modtool: Modtool) -> None:
+    backwards(names=True)
+    ran = modtool("freeze", "rev.pth", "0", "--prune-optimizer", "-o", "out.pth")
+    assert (ran.code, ran.err) == (0, "")
+    assert list(torch.load("out.pth", weights_only=True)["optimizer"]["state"]) == [0, 1, 2, 3]
+
+
+def test_a_note_says_that_the_models_order_was_assumed(modtool: Modtool) -> None:
+    trained("Adam", GROUPINGS["all"])
+    ran = modtool("freeze", "ckpt.pth", "backbone.2", "--prune-optimizer", "-o", "out.pth")
+    assert (ran.code, ran.err) == (
+        0,
+        "note: optimizer-order-assumed: optimizer: its parameters were taken to be in the model's "
+        "order: shapes alone do not tell backbone.2.weight from backbone.0.weight\n",
+    )

@@ -134,6 +134,10 @@ CODES: Mapping[str, tuple[Level, str]] = MappingProxyType(
             "note",
             "the optimizer's state in the same checkpoint still holds frozen parameters",
         ),
+        "optimizer-order-assumed": (
+            "note",
+            "an optimizer's parameters taken to be in the model's order, as only that tells them",
+        ),
         "guessed-fans": (
             "warning",
             "fan-in and fan-out guessed from the shape, as the layer's type is not known",

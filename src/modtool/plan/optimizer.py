@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from modtool.errors import UsageError
 from modtool.notes import note
 from modtool.pickles.plain import items_of, mapping_of
-from modtool.plan.optimizer_names import candidates_of
+from modtool.plan.optimizer_names import told_of
 from modtool.plan.records import Dropped, Plan
 from modtool.plan.tree import entries, find_key, put
+from modtool.records import Note
 
 __all__ = ["prune_optimizer", "warn_of_optimizer"]
 
@@ -27,6 +28,8 @@ class Held:
         stateful: Those of them that it has state for.
         doubtful: Its numbers that may be of a frozen parameter or of another one -> some of those.
         doubtful_state: Those of them that it has tensors for.
+        by_order: A frozen parameter and one of its shape that trains, which only the model's order
+            tells apart; empty where names or shapes tell.
     """
 
     section: str
@@ -34,6 +37,7 @@ class Held:
     stateful: frozenset[object]
     doubtful: Mapping[object, str]
     doubtful_state: frozenset[object]
+    by_order: tuple[str, ...] = ()
 
 
 def warn_of_optimizer(plan: Plan) -> Plan:
@@ -74,7 +78,7 @@ def prune_optimizer(plan: Plan, *, groups: bool = False) -> Plan:
             raise UsageError(
                 f"{held.section}: it does not record which of its parameters are which: "
                 f"{doubtful[0]} may be {held.doubtful[doubtful[0]]}",
-                "one parameter group, or groups with param_names, would "
+                "one parameter group in the model's order, or groups with param_names, would "
                 "(torch.optim takes model.named_parameters())",
             )
         plan = pruned(plan, held, groups=groups)
@@ -110,7 +114,20 @@ def pruned(plan: Plan, held: Held, *, groups: bool) -> Plan:
         return plan
     names = listed(list(dict.fromkeys(held.frozen.values())))
     dropped = Dropped(held.section, f"the optimizer's state of frozen {names}, as asked")
-    return replace(plan, tree=changed, tensors=tensors, dropped=(*plan.dropped, dropped))
+    notes = (*plan.notes, *order_notes(held))
+    dropped_now = (*plan.dropped, dropped)
+    return replace(plan, tree=changed, tensors=tensors, dropped=dropped_now, notes=notes)
+
+
+def order_notes(held: Held) -> tuple[Note, ...]:
+    """A note where the order of the model was relied on, as no name and no shape told."""
+    if not held.by_order:
+        return ()
+    message = (
+        f"its parameters were taken to be in the model's order: "
+        f"shapes alone do not tell {' from '.join(held.by_order)}"
+    )
+    return (note("optimizer-order-assumed", held.section, message),)
 
 
 def without_frozen(
@@ -173,7 +190,8 @@ def held_of(
     """What one optimizer holds of the parameters that are frozen."""
     known: dict[object, str] = {}
     doubtful: dict[object, str] = {}
-    for key, names in candidates_of(plan, section, groups).items():
+    told = told_of(plan, section, groups)
+    for key, names in told.candidates.items():
         frozen_ones = [name for name in names if name in frozen]
         if names and len(frozen_ones) == len(names):
             known[key] = " or ".join(names[:2]) + " or another" * (len(names) > 2)
@@ -191,7 +209,18 @@ def held_of(
         frozenset(key for key in known if key in state),
         doubtful,
         frozenset(key for key in doubtful if str(key) in held),
+        unlike(told.alike, frozen),
     )
+
+
+def unlike(alike: Sequence[Sequence[str]], frozen: frozenset[str]) -> tuple[str, ...]:
+    """The first frozen parameter that is alike one that is not, and that one; empty without one."""
+    for names in alike:
+        first = next((name for name in names if name in frozen), None)
+        other = next((name for name in names if name not in frozen), None)
+        if first is not None and other is not None:
+            return first, other
+    return ()
 
 
 def at(tree: object, path: str) -> object:

@@ -2,8 +2,9 @@
 
 `optimizer.state_dict()` numbers the parameters in the order in which the optimizer was given them
 (torch 2.13, `Optimizer.state_dict`). Groups may have names. One group without names has the order
-of `model.parameters()`, if the shapes of the state leave one possibility. Of several groups nobody
-recorded the order: there the shapes alone tell, each of which a model may have many times.
+of `model.parameters()`, if the shapes of the state leave one possibility. Of several groups, and of
+one whose shapes contradict that order, nobody recorded the order: there the shapes alone tell, each
+of which a model may have many times.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,15 +15,27 @@ from modtool.plan.conversion import is_parameter
 from modtool.plan.records import Plan, PlannedTensor
 from modtool.plan.views import view_of
 
-__all__ = ["Candidates", "candidates_of"]
+__all__ = ["Candidates", "Told", "told_of"]
 
 Shape = tuple[int, ...]
 Candidates = Mapping[object, tuple[str, ...]]
 """An optimizer's number (or name) -> the parameters that it may be: one where that is known."""
 
 
-def candidates_of(plan: Plan, section: str, groups: Sequence[object]) -> Candidates:
-    """What each number of an optimizer may be, by the parameters' names in the output."""
+class Told(NamedTuple):
+    """What each number of an optimizer may be, by the parameters' names in the output.
+
+    Attributes:
+        candidates: What each number may be.
+        alike: The parameters that only the model's order tells apart, where it was relied on.
+    """
+
+    candidates: Candidates
+    alike: tuple[tuple[str, ...], ...] = ()
+
+
+def told_of(plan: Plan, section: str, groups: Sequence[object]) -> Told:
+    """What each number of an optimizer may be: by names, by order, or by shape."""
     parts = [mapping_of(group) or {} for group in groups]
     keys = [items_of(part.get("params")) or [] for part in parts]
     every = [key for group in keys for key in group]
@@ -30,14 +43,14 @@ def candidates_of(plan: Plan, section: str, groups: Sequence[object]) -> Candida
     if every and all(isinstance(key, str) for key in every):
         named = list(every)
     if len(named) == len(every):
-        return {key: (str(name),) for key, name in zip(every, named, strict=True)}
+        return Told({key: (str(name),) for key, name in zip(every, named, strict=True)})
     parameters = once(plan)
     shapes = kept_by(plan, section)
     found = by_order(every, parameters, shapes) if len(groups) == 1 else None
-    if found is not None:
-        return {key: (each.name,) for key, each in zip(every, found, strict=True)}
-    told = by_shape(keys, parameters, shapes)
-    return {key: told[key] for key in every}
+    if found is None:
+        return by_shape(keys, parameters, shapes)
+    candidates = {key: (each.name,) for key, each in zip(every, found, strict=True)}
+    return Told(candidates, tuple(dict.fromkeys(fitting(every, parameters, shapes).values())))
 
 
 def once(plan: Plan) -> list[PlannedTensor]:
@@ -140,34 +153,50 @@ def leftmost(
     return found
 
 
-# -- several groups ----------------------------------------------------------------------------
+# -- by shape alone -----------------------------------------------------------------------------
 
 
 def by_shape(
     groups: Sequence[Sequence[object]],
     parameters: Sequence[PlannedTensor],
     shapes: Mapping[str, Kept],
-) -> Candidates:
+) -> Told:
     """The parameters that each number may be by what is kept for it.
 
-    Where one group has all parameters of a shape, they are in the model's order. Numbers of which
-    there are more than parameters of their shape are none of the model's.
+    Where one group has all parameters of a shape, they are in the model's order, unless the shapes
+    in the group contradict that. Numbers of which there are more than parameters of their shape are
+    none of the model's.
     """
-    by_shapes: dict[Kept, tuple[str, ...]] = {}
+    every = [key for keys in groups for key in keys]
+    by_keys = fitting(every, parameters, shapes)
     alike: dict[tuple[str, ...], list[tuple[int, object]]] = {}
     for index, keys in enumerate(groups):
         for key in keys:
-            kept = shapes.get(str(key), NOTHING)
-            if kept not in by_shapes:
-                fitting = [each.name for each in parameters if fits(kept, each.source.shape)]
-                by_shapes[kept] = tuple(fitting)
-            alike.setdefault(by_shapes[kept], []).append((index, key))
+            names = by_keys[shapes.get(str(key), NOTHING)]
+            alike.setdefault(names, []).append((index, key))
+    ordered = [leftmost(keys, parameters, shapes) is not None for keys in groups]
     found: dict[object, tuple[str, ...]] = {}
+    relied: list[tuple[str, ...]] = []
     for names, members in alike.items():
-        whole = len(members) == len(names) and len({index for index, _ in members}) == 1
+        within = {index for index, _ in members}
+        whole = len(members) == len(names) and len(within) == 1 and ordered[min(within)]
+        if whole:
+            relied.append(names)
         for place, (_, key) in enumerate(members):
             if len(members) > len(names):
                 found[key] = ()
             else:
                 found[key] = names[place : place + 1] if whole else names
-    return found
+    return Told({key: found[key] for key in every}, tuple(relied))
+
+
+def fitting(
+    keys: Sequence[object],
+    parameters: Sequence[PlannedTensor],
+    shapes: Mapping[str, Kept],
+) -> dict[Kept, tuple[str, ...]]:
+    """What is kept for a number -> the parameters that it fits."""
+    return {
+        kept: tuple(each.name for each in parameters if fits(kept, each.source.shape))
+        for kept in dict.fromkeys(shapes.get(str(key), NOTHING) for key in keys)
+    }
