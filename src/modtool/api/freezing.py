@@ -10,6 +10,7 @@ from modtool import plan as plans
 from modtool.api.targets import open_target
 from modtool.api.writing import PLAIN, Outcome, Writing, carry_out, first_plan
 from modtool.errors import UsageError
+from modtool.formats.dcp_values import with_values
 from modtool.plan import Plan
 from modtool.report.flags import state_report
 from modtool.report.tables import Report
@@ -124,6 +125,7 @@ def changed(
     checkpoint = open_target(target, arguments=arguments, weights=weights, values=not alone)
     plan = None
     if not output.endswith((".json", ".safetensors")):
+        checkpoint = with_values(checkpoint)
         plan = plans.plan_flags(checkpoint)
     plan = change(plan or first_plan(checkpoint, output, "checkpoint"), whole=not alone)
     for edit in edits:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from modtool import plan as plans
 from modtool.api.targets import is_file, load_target, open_target
-from modtool.api.writing import PLAIN, Outcome, Writing, carry_out, first_plan
+from modtool.api.writing import PLAIN, Outcome, Writing, carry_out, first_plan, form_for
 from modtool.errors import UsageError
+from modtool.formats.dcp_values import with_values
 from modtool.live.filling import fitted, misfits, warn_of_guesses, with_layer_types
 from modtool.live.measuring import Measuring, measured_before
 from modtool.live.recipe import Recipe, read_recipe, rule_of
@@ -104,6 +105,8 @@ def reinit(
     if is_file(target):
         checkpoint = open_target(target, arguments=arguments, weights=weights)
         refuse_default(checkpoint, recipe)
+        if form_for(output, "checkpoint") != "safetensors":
+            checkpoint = with_values(checkpoint)
         return finished(job.planned(checkpoint), job, writing, {})
     return reinit_model(target, job, arguments, weights, writing)
 

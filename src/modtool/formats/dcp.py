@@ -262,20 +262,47 @@ def properties(value: object) -> tuple[str, bool | None]:
 
 
 def nested(flat: Iterator[tuple[str, object]], paths: Mapping[object, object]) -> object:
-    """The object that was flattened; `paths` maps each flat name to the keys that lead to it."""
+    """The object that was flattened; `paths` maps each flat name to the keys that lead to it.
+
+    A number in a path is the place in a list (torch 2.13, `_nested_dict.py`: keys are text).
+    """
     root: dict[object, object] = {}
+    parents: list[tuple[dict[object, object], object]] = []
+    count = 0
     for name, value in flat:
+        count += 1
         *outer, last = path_of(name, paths.get(name))
         inside = root
         for key in outer:
-            below = inside.setdefault(key, {})
+            if key not in inside:
+                inside[key] = {}
+                parents.append((inside, key))
+            below = inside[key]
             if not isinstance(below, dict):
                 raise CorruptFileError(f"{name}: it lies inside something that holds nothing")
             inside = below
         if last in inside:
             raise CorruptFileError(f"{name}: its place is taken")
         inside[last] = value
+    budget = 2 * count + MAX_FIELDS
+    for parent, place in reversed(parents):  # from the inside outwards
+        found = parent[place]
+        assert isinstance(found, dict)
+        if any(isinstance(inner, int) for inner in found):
+            parent[place] = made = listed(found, str(place), budget)
+            budget -= len(made)
     return root
+
+
+def listed(found: Mapping[object, object], name: str, budget: int) -> list[object]:
+    """The list whose items are found by number; one that held an empty dict became None."""
+    numbers = [key for key in found if isinstance(key, int) and 0 <= key < budget]
+    if len(numbers) < len(found):
+        raise CorruptFileError(f"{name}: its items are not where a list would have them")
+    made: list[object] = [None] * (max(numbers) + 1)
+    for number in numbers:
+        made[number] = found[number]
+    return made
 
 
 def path_of(name: str, path: object) -> tuple[str | int, ...]:

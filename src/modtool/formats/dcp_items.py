@@ -94,6 +94,8 @@ def items_of(checkpoint: Checkpoint) -> Iterator[FileRange]:
         value = pending.pop()
         if isinstance(value, dict):
             pending.extend(value.values())
+        elif isinstance(value, list):
+            pending.extend(value)
         elif isinstance(value, StoredValue):
             found.append(value.item)
     for item in dict.fromkeys(found):

@@ -23,10 +23,33 @@ def with_values(checkpoint: Checkpoint) -> Checkpoint:
 def filled(value: object) -> object:
     """A value with what it refers to."""
     if isinstance(value, dict):
-        return {key: filled(item) for key, item in value.items()}
+        return with_numbers({key: filled(item) for key, item in value.items()})
+    if isinstance(value, list):
+        return [filled(item) for item in value]
     if not isinstance(value, StoredValue):
         return value
     try:
         return read_item(value.item).root
     except ModtoolError:
         return value
+
+
+def with_numbers(found: dict[object, object]) -> dict[object, object]:
+    """An optimizer's state by number again, as `load_state_dict` looks for it; torch wrote text.
+
+    Anything else, and a state by name, is left as it is.
+    """
+    state, groups = found.get("state"), found.get("param_groups")
+    if not isinstance(state, dict) or not isinstance(groups, list):
+        return found
+    lists = [group.get("params") for group in groups if isinstance(group, dict)]
+    by_text: dict[object, int] = {
+        str(number): number
+        for numbers in lists
+        if isinstance(numbers, list)
+        for number in numbers
+        if type(number) is int
+    }
+    if not all(key in by_text for key in state):
+        return found
+    return {**found, "state": {by_text[key]: item for key, item in state.items()}}

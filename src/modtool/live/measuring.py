@@ -77,7 +77,8 @@ def source_moments(source: TensorInfo) -> Moments | None:
     """Mean and standard deviation of a stored tensor; None where the file holds no data for it."""
     from modtool.live.compute import source_parts
 
-    if source.storage is None or source.storage.data is None:
+    stored = source.storage is not None and source.storage.data is not None
+    if not stored and not source.chunks:
         return None
     running = Running(source.dtype)
     for part in source_parts(source):

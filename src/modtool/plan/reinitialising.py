@@ -11,7 +11,7 @@ from modtool.plan.freezing import tied_partners
 from modtool.plan.owners import direction_of, is_bias, owner
 from modtool.plan.records import Fill, Plan, PlannedTensor, Rule
 from modtool.plan.ties import ties_of
-from modtool.records import ModuleNode
+from modtool.records import ModuleNode, TensorInfo
 
 __all__ = ["reinit"]
 
@@ -44,11 +44,19 @@ def reinit(plan: Plan, rules: Sequence[Rule], seed: int) -> Plan:
     def change(tensor: PlannedTensor) -> PlannedTensor:
         if tensor.section not in plan.models or tensor.name not in fills:
             return tensor
-        if tensor.source.layout != "strided" or tensor.source.storage is None:
-            raise UsageError(f"{tensor.name}: a {tensor.source.layout} tensor cannot be filled")
+        if not is_stored(tensor.source):
+            raise UsageError(
+                f"{tensor.name}: a {tensor.source.layout} tensor cannot be filled",
+                f"leave it out of the selection: '!{tensor.name}' after a pattern",
+            )
         return replace(tensor, fill=fills[tensor.name])
 
     return replace(edited(plan, change), notes=plan.notes + notes)
+
+
+def is_stored(source: TensorInfo) -> bool:
+    """True for a plain tensor with elements somewhere, be it in blocks."""
+    return source.layout == "strided" and (source.storage is not None or bool(source.chunks))
 
 
 def selection(plan: Plan, rule: Rule) -> frozenset[str]:
