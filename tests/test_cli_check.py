@@ -2,16 +2,22 @@
 
 import json
 import os
+import pickle
+import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from tests.conftest import Ran
+from tests.formats.test_dcp import save as save_distributed
 
 Modtool = Callable[..., Ran]
+jit: Any = torch.jit  # untyped
 
 
 class Calls:
@@ -39,6 +45,53 @@ def test_a_command_is_found_and_not_run(modtool: Modtool) -> None:
     )
     assert document["weights_only"] is False
     assert not Path("pwned").exists()
+
+
+def test_values_of_a_distributed_checkpoint_are_judged(modtool: Modtool) -> None:
+    state = {"m": nn.Linear(4, 3).state_dict(), "evil": Calls(os.system, "touch pwned")}
+    save_distributed(state, Path("folder"))
+    ran = modtool("check", "folder", "--json")
+    assert (ran.code, codes(ran)) == (1, ["executes-code"])
+    found = json.loads(ran.out)["findings"][0]
+    assert found["message"] == "loading it for real calls posix.system('touch pwned')"
+    assert re.fullmatch(r"__0_0\.distcp@\d+/data\.pkl", found["where"])
+    assert not Path("pwned").exists()
+
+
+def test_ordinary_values_of_a_distributed_checkpoint(modtool: Modtool) -> None:
+    save_distributed({"m": nn.Linear(4, 3).state_dict(), "epoch": 3}, Path("folder"))
+    ran = modtool("check", "folder", "--json")
+    assert (ran.code, codes(ran)) == (0, [])
+
+
+def test_a_legacy_value_of_a_distributed_checkpoint_is_judged(modtool: Modtool) -> None:
+    save_distributed({"evil": "x" * 1000}, Path("folder"))
+    item = Path("folder/__0_0.distcp")
+    size = item.stat().st_size
+    evil = [Calls(os.system, "touch pwned"), "x" * size]
+    evil[1] = "x" * (2 * size - len(pickle.dumps(evil)))
+    text = pickle.dumps(evil)
+    assert len(text) == size
+    item.write_bytes(text)
+    ran = modtool("check", "folder", "--json")
+    assert (ran.code, codes(ran)) == (1, ["executes-code"])
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.parametrize("name", ["archive/extra.pkl", "other/data.pkl"])
+@pytest.mark.parametrize("script", [False, True])
+def test_pickles_beside_the_first_are_judged(modtool: Modtool, name: str, script: bool) -> None:
+    if script:
+        with open("m.pth", "wb") as file:
+            jit.save(jit.script(nn.Linear(2, 2)), file)
+    else:
+        torch.save({"w": torch.zeros(2)}, "m.pth")
+    assert modtool("check", "m.pth", "--select", "executes-code").code == 0
+    with zipfile.ZipFile("m.pth", "a") as archive:
+        archive.writestr(name, pickle.dumps(Calls(os.system, "touch pwned")))
+    ran = modtool("check", "m.pth", "--json", "--select", "executes-code")
+    assert (ran.code, codes(ran)) == (1, ["executes-code"])
+    assert name.endswith(json.loads(ran.out)["findings"][0]["where"])
 
 
 def test_an_unknown_callable_is_a_finding(modtool: Modtool) -> None:

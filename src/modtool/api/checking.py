@@ -14,6 +14,7 @@ from modtool.checks.records import Checked, Failure, Questions
 from modtool.checks.selection import selection_of
 from modtool.diff.loading import notes_on_loading
 from modtool.errors import ModelError, ModtoolError, TargetError, UsageError
+from modtool.formats.further_pickles import further_callables
 from modtool.notes import note
 from modtool.pickles.callables import callables_of, weights_only_of
 from modtool.records import Checkpoint, Note
@@ -235,13 +236,18 @@ def checked(
     checkpoint = opened(os.fspath(target)) if is_file(target) else None  # type: ignore[arg-type]
     if checkpoint is None:
         return checked_model(target, questions)
+    # What `weights_only=True` would say is of the pickles that a load reads, not of all.
+    verdict = weights_only_of(checkpoint)
+    checkpoint = replace(
+        checkpoint, callables=(*checkpoint.callables, *further_callables(checkpoint))
+    )
     found = [*check_checkpoint(checkpoint)]
     if questions.model is not None:
         found += notes_on_loading(questions.model, checkpoint)
     if questions.values:
         found += value_notes(checkpoint, progress)
     made = told(checkpoint, found, questions)
-    return replace(made, callables=callables_of(checkpoint), verdict=weights_only_of(checkpoint))
+    return replace(made, callables=callables_of(checkpoint), verdict=verdict)
 
 
 def checked_model(target: "str | os.PathLike[str] | nn.Module", questions: Questions) -> Checked:

@@ -1,6 +1,5 @@
 """The inside of the items of a distributed checkpoint, opened when their bytes are needed."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -8,10 +7,9 @@ from modtool.errors import CorruptFileError
 from modtool.formats import safetensors, torch_zip
 from modtool.formats.dcp import StoredValue
 from modtool.formats.files import Reader, open_reader
-from modtool.formats.members import is_missing
 from modtool.records import DTYPES, Checkpoint, Chunk, FileRange, Storage, TensorInfo
 
-__all__ = ["locate", "read_item", "with_item_pickles"]
+__all__ = ["locate", "read_item", "values_of"]
 
 
 def locate(tensor: TensorInfo, chunk: Chunk) -> TensorInfo:
@@ -73,22 +71,9 @@ def read_item(item: FileRange) -> Checkpoint:
         return torch_zip.read(window)
 
 
-def with_item_pickles(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint with the pickle of every item, for those who ask what a real load would run.
-
-    Raises:
-        CorruptFileError: An item is not what `.metadata` says.
-    """
-    pickles = dict(checkpoint.pickles)
-    for item in items_of(checkpoint):
-        for name, pickle in read_item(item).pickles.items():
-            pickles[f"{os.path.basename(item.path)}@{item.offset}/{name}"] = pickle
-    return replace(checkpoint, pickles=pickles)
-
-
-def items_of(checkpoint: Checkpoint) -> Iterator[FileRange]:
-    """Every item of a distributed checkpoint that is an archive and that is there, each once."""
-    found = [chunk.item for tensor in checkpoint.tensors for chunk in tensor.chunks]
+def values_of(checkpoint: Checkpoint) -> Iterator[FileRange]:
+    """The item of every value of a distributed checkpoint, each once, in the order of the file."""
+    found: list[FileRange] = []
     pending = [checkpoint.root]
     while pending:
         value = pending.pop()
@@ -98,12 +83,7 @@ def items_of(checkpoint: Checkpoint) -> Iterator[FileRange]:
             pending.extend(value)
         elif isinstance(value, StoredValue):
             found.append(value.item)
-    for item in dict.fromkeys(found):
-        if item is not None and item.length and not is_missing(item.path):
-            with open_reader(item.path) as reader:
-                is_archive = torch_zip.sniff(reader.read(item.offset, min(4, item.length)))
-            if is_archive:
-                yield item
+    return iter(sorted(dict.fromkeys(found), key=lambda item: (item.path, item.offset)))
 
 
 def in_safetensors(reader: Reader, tensor: TensorInfo, chunk: Chunk, item: FileRange) -> TensorInfo:
