@@ -48,6 +48,10 @@ def roles(found: Checkpoint) -> dict[str, str]:
 # What is saved -> name and role of every section, in order.
 Case = tuple[Callable[[], object], Mapping[str, str]]
 CASES: Mapping[str, Case] = {
+    "a teacher below the model": (
+        lambda: {"net": weights(), "teacher": {"model": weights()}, "epoch": 1},
+        {"net": "model", "teacher.model": "other"},
+    ),
     "PyTorch's tutorial": (
         lambda: {
             "epoch": 3,

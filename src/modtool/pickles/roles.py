@@ -102,11 +102,11 @@ def primary(sections: Sequence[Section]) -> tuple[Section, ...]:
     A generator and a discriminator are both the model; `model` beside `best_model` is alone.
     """
     candidates = [section for section in sections if section.role == "model"]
-    best = min((rank(section) for section in candidates), default=len(MODEL_NAMES))
-    if best == len(MODEL_NAMES):
+    named = [section for section in candidates if rank(section) < len(MODEL_NAMES)]
+    if not named:
         return tuple(sections)
-    ranked = (section for section in candidates if rank(section) == best)
-    chosen = min(ranked, key=lambda section: section.name.count("."))
+    # The outermost first: a teacher's `model` lies deeper than the `net` that is trained.
+    chosen = min(named, key=lambda section: (section.name.count("."), rank(section)))
     return tuple(
         replace(section, role="other") if section in candidates and section != chosen else section
         for section in sections
