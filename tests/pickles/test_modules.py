@@ -319,6 +319,15 @@ def test_extra_state_is_told_where_the_source_shows_it(
     assert found.notes == (Note("extra-state", "note", "0", message),)
 
 
+def test_the_method_of_torch_itself_is_no_extra_state(tmp_path: Path) -> None:
+    traced: Any = fx.symbolic_trace(nn.Sequential(nn.Sequential(nn.Linear(3, 2))))
+    path = tmp_path / "traced.pth"
+    torch.save(traced, path, _use_new_zipfile_serialization=False)
+    found = open_checkpoint(str(path))
+    assert "def get_extra_state" in found.sources["torch.nn.modules.module.Module"]
+    assert found.notes == ()
+
+
 def test_extra_state_cannot_be_seen_without_a_source(tmp_path: Path) -> None:
     with gone("gone_models", SOURCE) as module:
         model = nn.Sequential(module.Stateful(1, 1), module.Stateful(1, 1), nn.Linear(1, 1))

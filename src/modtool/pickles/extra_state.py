@@ -19,6 +19,8 @@ def extra_state_notes(modules: Sequence[ModuleNode], sources: Mapping[str, str])
         sources: Class name to source.
     """
     for node in modules:
+        if node.class_name.startswith("torch."):
+            continue  # `nn.Module` itself has the method, which says that there is nothing to add
         if METHOD.search(sources.get(node.class_name, "")):
             message = f"{node.class_name}.get_extra_state() would add an entry that is not here"
             yield note("extra-state", node.path, message)
