@@ -7,6 +7,7 @@ import os
 import pathlib
 import pickle
 import pickletools
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -272,3 +273,18 @@ def test_a_file_without_pickles_has_no_verdict(tmp_path: Path) -> None:
     found = open_checkpoint(str(tmp_path / "x.safetensors"))
     assert weights_only_of(found) is None
     assert callables_of(found) == ()
+
+
+def test_classes_whose_modules_are_hidden_by_functions(tmp_path: Path) -> None:
+    path = tmp_path / "normed.pth"
+    weight_norm: Any = torch.nn.utils.weight_norm
+    spectral_norm: Any = torch.nn.utils.spectral_norm
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = nn.Sequential(weight_norm(nn.Linear(3, 2)), spectral_norm(nn.Linear(2, 2)))
+    torch.save(model, path)
+    verdict = verdict_of(path)
+    assert '__import__("sys").modules["torch.nn.utils.weight_norm"].WeightNorm' in verdict.needed
+    with torch.serialization.safe_globals([]):  # forgets what is added in it
+        exec(verdict.line, {"torch": torch})
+        assert isinstance(torch.load(path, weights_only=True), nn.Sequential)
