@@ -126,6 +126,9 @@ def row_major(
     dtype = dtype or values.dtype
     buffer = scratch.take(values.numel() * dtype.itemsize)
     if buffer:
+        if values.dtype != dtype:
+            # torch casts NaN to other bits where the strides differ; so it is as if none did.
+            values = values.contiguous()
         copy = torch.frombuffer(buffer, dtype=torch.uint8).view(dtype)
         copy.view(values.shape).copy_(values)
     return buffer

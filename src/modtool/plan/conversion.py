@@ -11,7 +11,7 @@ from modtool.plan.distributed import distributed
 from modtool.plan.norms import BN_EVAL_METADATA, recorded_bn_eval
 from modtool.plan.records import Dropped, Form, Plan, PlannedTensor
 from modtool.plan.tree import entries, find_key, path_of, plain_tree
-from modtool.records import Checkpoint, TensorInfo
+from modtool.records import Checkpoint, Section, TensorInfo
 
 __all__ = [
     "FLAGS_KEY",
@@ -165,9 +165,8 @@ def chosen_tensors(checkpoint: Checkpoint, section: str | None) -> list[TensorIn
 
 def left_out(checkpoint: Checkpoint, section: str | None) -> list[Dropped]:
     """What a form that holds nothing but the model's tensors leaves out."""
-    why = "not part of the model"
     dropped = [
-        Dropped(part.name, f"{why} ({part.role})")
+        Dropped(part.name, f"{why_not(part, checkpoint, section)} ({part.role})")
         for part in checkpoint.sections
         if part.name != section
     ]
@@ -190,6 +189,13 @@ def left_out(checkpoint: Checkpoint, section: str | None) -> list[Dropped]:
     return dropped
 
 
+def why_not(part: Section, checkpoint: Checkpoint, section: str | None) -> str:
+    """Why a section is left out: it is no model, or one that was not chosen."""
+    chosen = next((each.role for each in checkpoint.sections if each.name == section), None)
+    is_other = part.role == "model" or chosen not in ("model", None)
+    return "another section" if is_other else "not part of the model"
+
+
 def plan_state_dict(checkpoint: Checkpoint, section: str | None) -> Plan:
     """Names to tensors, and what else lies flat beside them in a state_dict."""
     tree, dropped = None, tuple(left_out(checkpoint, section))
@@ -199,6 +205,11 @@ def plan_state_dict(checkpoint: Checkpoint, section: str | None) -> Plan:
         tree = subtree(whole, section)
         if tree is not None and section is None:
             dropped = tuple(item for item in dropped if item.why == NOT_PERSISTENT) + lost
+        elif tree is not None:
+            inside = f"{section}."
+            values = {name for name in checkpoint.values if name.startswith(inside)}
+            dropped = tuple(item for item in dropped if item.name not in values)
+            dropped += tuple(item for item in lost if item.name.startswith(inside))
     if tree is None:
         tree = flat_tree(tensors)
     return Plan(
