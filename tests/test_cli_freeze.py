@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+import modtool as api
 from tests.conftest import Ran
 from tests.gone import gone
 
@@ -383,7 +384,8 @@ def test_prune_optimizer_leaves_what_an_optimizer_of_all_loads(modtool: Modtool)
     checkpoint = trained(net())
     torch.save(checkpoint, "ckpt.pth")
     ran = modtool("freeze", "ckpt.pth", "backbone.0", "--prune-optimizer", "-o", "out.pth")
-    assert (ran.code, ran.err) == (0, "")
+    assert ran.code == 0
+    assert ran.err.startswith("note: optimizer-order-assumed: optimizer_state_dict: ")
     loaded = torch.load("out.pth", weights_only=True)
     model = Net()
     optimizer = torch.optim.Adam(model.parameters())
@@ -506,7 +508,11 @@ WRONG: list[tuple[list[str], str]] = [
     (["freeze", "net.pth", "head", "!head", "-o", "o.pth"], "nothing is left of the selection"),
     (["freeze", "net.pth", "re:(", "-o", "o.pth"], "'re:(' is no regular expression"),
     (["freeze", "net.pth", "type:Conv2d", "-o", "o.pth"], "no name matches 'type:Conv2d'"),
-    (["freeze", "net.pth", "backbone.1.running_mean", "-o", "o.pth"], "no name matches"),
+    (
+        ["freeze", "net.pth", "backbone.1.running_mean", "-o", "o.pth"],
+        "error: 'backbone.1.running_mean' selects no parameter: backbone.1.running_mean is a "
+        "buffer, which cannot be frozen or unfrozen",
+    ),
     (["freeze", "net.pth", "", "-o", "o.pth"], "no name matches ''"),
     (["freeze", "net.pth", "head", "-o", "nowhere/o.pth"], "there is no folder nowhere"),
     (["freeze", "net.pth", "head", "-o", "."], "is a folder"),
@@ -567,3 +573,42 @@ def test_a_model_stays_as_it_was(modtool: Modtool) -> None:
     assert outcome.written == ("out.pth",)
     assert flags_of(model) == EVERY
     assert same(model.state_dict(), before)
+
+
+@pytest.mark.parametrize("verb", ["freeze", "unfreeze"])
+def test_a_dry_run_needs_no_output(modtool: Modtool, verb: str) -> None:
+    torch.save(net().state_dict(), "state.pth")
+    before = sorted(Path().iterdir())
+    ran = modtool(verb, "state.pth", "head", "--dry-run", "--json")
+    given = modtool(verb, "state.pth", "head", "--dry-run", "--json", "-o", "o.pth")
+    assert (ran.code, ran.out) == (0, given.out)
+    assert sorted(Path().iterdir()) == before
+
+
+def test_a_tensor_of_integers_is_told_apart_from_no_tensor(modtool: Modtool) -> None:
+    torch.save({"a.weight": torch.ones(2), "table": torch.arange(3)}, "state.pth")
+    ran = modtool("freeze", "state.pth", "table", "-o", "o.pth")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("error: 'table' selects no parameter: table is ")
+
+
+def test_a_file_of_values_has_nothing_to_change(modtool: Modtool) -> None:
+    torch.save({"epoch": 3}, "values.pth")
+    ran = modtool("freeze", "values.pth", "a", "-o", "o.pth")
+    assert (ran.code, ran.err) == (
+        2,
+        "error: values.pth holds no tensor\n  there is nothing to change or convert\n",
+    )
+
+
+def test_one_pattern_may_be_a_string(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    api.freeze(net(), "backbone", "out.pth")
+    flags = torch.load("out.pth", weights_only=True)["requires_grad"]
+    assert flags == {name: "backbone" not in name for name in flags}
+    api.unfreeze("out.pth", "backbone", "again.pth")
+    assert all(torch.load("again.pth", weights_only=True)["requires_grad"].values())
+    api.reinit(net(), "filled.pth", scheme="ones", patterns="head")
+    filled = torch.load("filled.pth", weights_only=True)
+    assert bool(filled["head.weight"].eq(1).all())
+    assert not filled["backbone.0.weight"].eq(1).all()

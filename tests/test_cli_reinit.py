@@ -784,3 +784,21 @@ def test_wrong_input_is_one_or_two_lines(
     assert expected in ran.err
     assert len(ran.err.splitlines()) <= 2
     assert {path.name for path in Path().iterdir()} == files
+
+
+def test_a_dry_run_needs_no_output(modtool: Modtool) -> None:
+    torch.save({"a.weight": torch.ones(2, 2)}, "one.pth")
+    before = sorted(Path().iterdir())
+    ran = modtool("reinit", "one.pth", "--scheme", "zeros", "--dry-run")
+    assert (ran.code, ran.err) == (0, "")
+    assert sorted(Path().iterdir()) == before
+
+
+def test_a_buffer_is_told_apart_from_no_tensor(modtool: Modtool) -> None:
+    torch.save(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).state_dict(), "bn.pth")
+    ran = modtool("reinit", "bn.pth", "--scheme", "ones", "--pattern", "1.running_mean", "-o", "o")
+    assert (ran.code, ran.err) == (
+        2,
+        "error: '1.running_mean' selects no parameter: 1.running_mean is a buffer, "
+        "which cannot be filled\n",
+    )

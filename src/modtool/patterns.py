@@ -13,10 +13,15 @@ from collections.abc import Callable, Mapping, Sequence
 
 from modtool.errors import UsageError
 
-__all__ = ["Types", "select"]
+__all__ = ["Types", "patterns_of", "select"]
 
 Types = Mapping[str, str]
 """Tensor name -> class name of the module that owns it."""
+
+
+def patterns_of(given: str | Sequence[str]) -> tuple[str, ...]:
+    """Patterns as a tuple: a string is one of them, not its letters."""
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def select(

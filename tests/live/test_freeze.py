@@ -356,8 +356,13 @@ class TestParamGroups:
 
     def test_the_order_of_the_groups_decides(self) -> None:
         model = Net()
-        groups = param_groups(model, {"*": {"lr": 1e-3}, "backbone": {"lr": 1e-5}})
-        assert named(model, groups) == [NAMES]
+        bias, head = {"*.bias": {"lr": 1e-3}}, {"head": {"lr": 1e-5}}
+        rest: dict[str, Any] = {"*": {}}
+        assert named(model, param_groups(model, bias | head | rest))[1] == ["head.weight"]
+        assert named(model, param_groups(model, head | bias | rest))[0] == [
+            "head.weight",
+            "head.bias",
+        ]
 
     def test_frozen_parameters_and_empty_groups_are_left_out(self) -> None:
         model = Net()
@@ -396,7 +401,7 @@ class TestParamGroups:
             ["1.weight", "1.bias"],
         ]
 
-    @given(st.lists(st.sampled_from(["backbone", "head", "*.bias", "type:Linear"]), unique=True))
+    @given(st.lists(st.sampled_from(["backbone", "head", "*.bias", "backbone.*"]), unique=True))
     def test_each_parameter_is_in_exactly_one_group(self, patterns: list[str]) -> None:
         model = Net()
         groups = param_groups(model, {**{pattern: {} for pattern in patterns}, "*": {}})
@@ -419,3 +424,81 @@ class TestParamGroups:
     def test_params_cannot_be_an_option(self) -> None:
         with pytest.raises(UsageError, match="cannot set 'params'"):
             param_groups(Net(), {"*": {"params": []}})
+
+
+def normed() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.BatchNorm1d(2, affine=False))
+
+
+def plan_for(model: nn.Module, *, train: bool, kept: tuple[str, ...] = ()) -> FreezePlan:
+    return FreezePlan({name: train for name, _ in model.named_parameters()}, kept)
+
+
+class TestLaterPlans:
+    def test_it_lifts_eval_from_what_it_does_not_keep(self) -> None:
+        model = normed()
+        apply_freeze(model, plan_for(model, train=False, kept=("1", "2")))
+        done = apply_freeze(model, plan_for(model, train=True, kept=("1",)))
+        assert (done.bn_eval, done.released) == (("1",), ("2",))
+        assert [each.training for each in model] == [True, False, True]
+        assert apply_freeze(model, plan_for(model, train=True)).released == ("1",)
+        assert all(each.training for each in model)
+        assert not any("train" in vars(each) for each in model)
+
+    def test_it_leaves_what_it_does_not_speak_of(self) -> None:
+        model = nn.ModuleDict({"a": normed(), "b": normed()})
+        apply_freeze(model, plan_for(model, train=False, kept=("a.1", "b.1", "a.2", "b.2")))
+        part = {name: True for name, _ in model.named_parameters() if name.startswith("a.")}
+        assert apply_freeze(model, part, strict=False).released == ("a.1", "a.2")
+        model.train()
+        assert [each.training for each in model["b"].children()] == [True, False, False]
+
+    def test_a_released_module_stays_in_the_eval_mode_of_the_model(self) -> None:
+        model = normed()
+        apply_freeze(model, plan_for(model, train=False, kept=("1",)))
+        model.eval()
+        apply_freeze(model, plan_for(model, train=True))
+        assert not model[1].training
+        assert model.train()[1].training
+
+
+class TestLoadedSources:
+    def test_a_loaded_checkpoint_is_as_good_as_its_file(self) -> None:
+        model = normed()
+        flags = {"0.weight": True, "0.bias": True, "1.weight": False, "1.bias": False}
+        loaded = {"model": model.state_dict(), "requires_grad": flags, "bn_eval": ["1"]}
+        done = apply_freeze(model, loaded)
+        assert (done.frozen, done.bn_eval) == (("1.weight", "1.bias"), ("1",))
+
+    def test_a_state_dict_is_no_plan(self) -> None:
+        model = normed()
+        with pytest.raises(
+            UsageError, match=r"'0\.weight' is no parameter name -> bool, but a Ten"
+        ):
+            apply_freeze(model, model.state_dict())
+
+    @pytest.mark.filterwarnings("ignore")
+    def test_torchscript_cannot_be_kept_in_eval(self) -> None:
+        model = torch.jit.trace(normed(), torch.ones(3, 2), check_trace=False)
+        with pytest.raises(UsageError, match="a TorchScript module cannot be kept in eval mode"):
+            apply_freeze(model, plan_for(model, train=False, kept=("1",)))
+        assert all(each.requires_grad for each in model.parameters())
+        apply_freeze(model, plan_for(model, train=False))
+        assert not any(each.requires_grad for each in model.parameters())
+
+
+class TestRefusedGroups:
+    def test_options_that_are_no_mapping(self) -> None:
+        groups: Any = {"*": 1e-3}
+        with pytest.raises(UsageError) as caught:
+            param_groups(normed(), groups)
+        assert str(caught.value).startswith("'*': a group's options are a dict, not 0.001")
+
+    def test_a_group_inside_an_earlier_one(self) -> None:
+        groups = {"*": {"lr": 1e-3}, "0": {"lr": 1e-5}}
+        with pytest.raises(UsageError, match=r"'0' gets no parameter: '\*', which comes before"):
+            param_groups(normed(), groups)
+
+    def test_a_rest_of_nothing_is_left_out(self) -> None:
+        groups = {"0": {"lr": 1e-5}, "1": {"lr": 1e-4}, "*": {"lr": 1e-3}}
+        assert [group["lr"] for group in param_groups(normed(), groups)] == [1e-5, 1e-4]

@@ -11,6 +11,7 @@ from modtool.api.targets import open_target
 from modtool.api.writing import PLAIN, Outcome, Writing, carry_out, first_plan
 from modtool.errors import UsageError
 from modtool.formats.dcp_values import with_values
+from modtool.patterns import patterns_of
 from modtool.plan import Plan
 from modtool.report.flags import state_report
 from modtool.report.tables import Report
@@ -27,7 +28,7 @@ Prune = Literal["no", "state", "groups"]
 
 def freeze(
     target: "str | os.PathLike[str] | nn.Module",
-    patterns: Sequence[str],
+    patterns: str | Sequence[str],
     output: str,
     *,
     bn_eval: bool = False,
@@ -46,7 +47,7 @@ def freeze(
 
     Args:
         target: A model or a checkpoint.
-        patterns: What to select.
+        patterns: What to select: a pattern or several.
         output: The file to write.
         bn_eval: Record that frozen modules with running statistics stay in eval mode.
         prune_optimizer: `state` takes the state of frozen parameters out of the optimizers of a
@@ -57,13 +58,13 @@ def freeze(
         edits: Further changes, as `modtool.plan` has them.
         writing: How to write.
     """
-    change = Change(plans.freeze, tuple(patterns), bn_eval, prune_optimizer)
+    change = Change(plans.freeze, patterns_of(patterns), bn_eval, prune_optimizer)
     return changed(target, change, output, arguments, weights, edits, writing)
 
 
 def unfreeze(
     target: "str | os.PathLike[str] | nn.Module",
-    patterns: Sequence[str],
+    patterns: str | Sequence[str],
     output: str,
     *,
     arguments: Mapping[str, object] | None = None,
@@ -72,13 +73,13 @@ def unfreeze(
     writing: Writing = PLAIN,
 ) -> Outcome:
     """Write the target with the selected parameters trainable; see `freeze`."""
-    change = Change(plans.unfreeze, tuple(patterns))
+    change = Change(plans.unfreeze, patterns_of(patterns))
     return changed(target, change, output, arguments, weights, edits, writing)
 
 
 def flags(
     target: "str | os.PathLike[str] | nn.Module",
-    patterns: Sequence[str] = (),
+    patterns: str | Sequence[str] = (),
     *,
     arguments: Mapping[str, object] | None = None,
     weights: str | None = None,
@@ -86,7 +87,7 @@ def flags(
     """Which parameters train and which do not, as the target has it; nothing is written."""
     checkpoint = open_target(target, arguments=arguments, weights=weights)
     plan = first_plan(checkpoint, "", "checkpoint")
-    return state_report(plan, plans.chosen_parameters(plan, patterns))
+    return state_report(plan, plans.chosen_parameters(plan, patterns_of(patterns)))
 
 
 @dataclass(frozen=True, slots=True)

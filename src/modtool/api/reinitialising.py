@@ -31,7 +31,7 @@ def recipe_for(
     scheme: str | None,
     *,
     arguments: Mapping[str, object] | None = None,
-    patterns: Sequence[str] = (),
+    patterns: str | Sequence[str] = (),
     bias: object = None,
     seed: int | None = None,
     skip_unfit: bool = False,
@@ -64,7 +64,7 @@ def reinit(
     *,
     scheme: str | None = None,
     scheme_arguments: Mapping[str, object] | None = None,
-    patterns: Sequence[str] = (),
+    patterns: str | Sequence[str] = (),
     bias: object = None,
     recipe: "Recipe | str | os.PathLike[str] | None" = None,
     seed: int | None = None,
@@ -81,7 +81,7 @@ def reinit(
         output: The file to write.
         scheme: A key of `modtool.live.initialise.SCHEMES`; `default` lets modules reset themselves.
         scheme_arguments: Of the scheme.
-        patterns: What to select; none means every parameter.
+        patterns: What to select, a pattern or several; none means every parameter.
         bias: A scheme or a number for the biases among the selected.
         recipe: Rules, or a file of them, in place of scheme, arguments, patterns and bias.
         seed: The same seed gives a tensor the same bits whatever else is selected; default 0.

@@ -83,8 +83,10 @@ def key_and_value(text: str) -> tuple[str, object]:
     return key.strip(), parse_value(value.strip())
 
 
-def needed(output: str | None) -> str:
-    """The output, which these commands cannot do without."""
+def needed(output: str | None, *, dry_run: bool) -> str:
+    """The output, which these commands cannot do without; none is "" where nothing is written."""
+    if output is None and dry_run:
+        return ""
     if output is None:
         raise UsageError("no output given", "name the file to write: -o OUT")
     return output

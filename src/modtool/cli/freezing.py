@@ -81,7 +81,7 @@ def freeze(
 
     Examples:
       modtool freeze model.py backbone '!backbone.norm*' -o start.pth
-      modtool freeze ckpt.pth 'type:Conv2d' --bn-eval -o frozen.pth --dry-run
+      modtool freeze ckpt.pth 'type:Conv2d' --bn-eval --dry-run
       modtool freeze start.pth --list
     """
     arguments = arguments_of(arg, args_from)
@@ -93,7 +93,7 @@ def freeze(
             outcome = freezing.freeze(
                 target,
                 patterns,
-                needed(output),
+                needed(output, dry_run=dry_run),
                 bn_eval=bn_eval,
                 prune_optimizer=prune_of(prune_optimizer, prune_groups),
                 arguments=arguments,
@@ -136,7 +136,7 @@ def unfreeze(
             outcome = freezing.unfreeze(
                 target,
                 patterns,
-                needed(output),
+                needed(output, dry_run=dry_run),
                 arguments=arguments,
                 weights=weights,
                 edits=locations(map_location),

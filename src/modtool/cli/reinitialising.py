@@ -118,7 +118,7 @@ def reinit(
     with progress_bar() as progress:
         outcome = reinitialising.reinit(
             target,
-            needed(output),
+            needed(output, dry_run=dry_run),
             recipe=rules,
             arguments=arguments_of(model_arg, args_from),
             weights=weights,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from modtool.errors import CorruptFileError, TargetError, UsageError
 from modtool.formats import open_checkpoint
 from modtool.names import shared_prefixes
-from modtool.patterns import hint_for, select
+from modtool.patterns import hint_for, patterns_of, select
 from modtool.plan import recorded_bn_eval
 from modtool.plan.owners import owner
 from modtool.records import Checkpoint
@@ -61,6 +61,7 @@ class Applied:
         frozen: Parameters that trained before and do not now.
         unfrozen: Parameters that train now and did not before.
         bn_eval: Modules that are kept in eval mode.
+        released: Modules that an earlier plan kept in eval mode, and that follow `train()` again.
         tied: The names of each parameter that has several and was in the plan.
         missing: Parameters that the plan does not speak of (only where that is allowed).
         unknown: Names in the plan that the model does not have (only where that is allowed).
@@ -76,11 +77,12 @@ class Applied:
     unknown: tuple[str, ...] = ()
     trainable: int = field(default=0, kw_only=True)
     total: int = field(default=0, kw_only=True)
+    released: tuple[str, ...] = field(default=(), kw_only=True)
 
 
 def apply_freeze(
     model: "nn.Module",
-    source: "FreezePlan | Checkpoint | Mapping[str, bool] | str | os.PathLike[str]",
+    source: "FreezePlan | Checkpoint | Mapping[str, Any] | str | os.PathLike[str]",
     *,
     strict: bool = True,
 ) -> Applied:
@@ -88,17 +90,19 @@ def apply_freeze(
 
     Nothing is changed unless everything can be. A tied parameter counts as named when one of its
     names is. The prefix of a wrapper (DataParallel, torch.compile) that only one side has is seen
-    through.
+    through. Modules that an earlier plan kept in eval, and this one governs and does not keep, are
+    let go.
 
     Args:
         model: The model to train.
         source: A plan, a mapping name -> bool, a plan file (`.json`), or any checkpoint that
-            records what is frozen: as `modtool freeze` writes them, or a full-model save.
+            records what is frozen: as `modtool freeze` writes them, or a full-model save. What
+            `torch.load` made of one that has a `requires_grad` map is as good.
         strict: False allows names that the model does not have, and parameters without a word.
 
     Raises:
-        UsageError: Unknown or missing names, names of one tied parameter that disagree, or a
-            parameter that cannot have gradients.
+        UsageError: Unknown or missing names, names of one tied parameter that disagree, a
+            parameter that cannot have gradients, or TorchScript that is to stay in eval.
         TargetError: There is no such file, or it does not record what is frozen.
         CorruptFileError: The file contradicts itself.
     """
@@ -115,8 +119,10 @@ def apply_freeze(
     if strict:
         refuse_names(unknown, missing, [*first, *modules])
     refuse_integers(model, wanted)
-    changed = set_flags(model, wanted)
     kept = tuple(path for path in plan.bn_eval if path in modules)
+    refuse_scripts(modules[path] for path in kept)
+    changed = set_flags(model, wanted)
+    released = release_governed(model, wanted, frozenset(id(modules[path]) for path in kept))
     keep_in_eval(model, kept)
     return Applied(
         frozen=tuple(name for name in changed if not wanted[name]),
@@ -127,22 +133,38 @@ def apply_freeze(
         unknown=tuple(unknown),
         trainable=sum(each.numel() for each in model.parameters() if each.requires_grad),
         total=sum(each.numel() for each in model.parameters()),
+        released=released,
     )
 
 
 def as_plan(
-    source: "FreezePlan | Checkpoint | Mapping[str, bool] | str | os.PathLike[str]",
+    source: "FreezePlan | Checkpoint | Mapping[str, Any] | str | os.PathLike[str]",
 ) -> FreezePlan:
     """Whatever says what is frozen, as a plan."""
     if isinstance(source, FreezePlan):
         return source
     if isinstance(source, Mapping):
-        return FreezePlan(dict(source))
+        return plan_in(source)
     if isinstance(source, Checkpoint):
         return plan_of(source)
     path = os.fspath(source)
     is_plan = path.endswith(".json") and not path.endswith(".index.json")
     return read_plan(path) if is_plan else plan_of(open_checkpoint(path))
+
+
+def plan_in(mapping: Mapping[str, Any]) -> FreezePlan:
+    """The plan in a mapping: name -> bool, or a loaded checkpoint with such a map in it."""
+    inner = mapping.get("requires_grad")
+    flags = inner if isinstance(inner, Mapping) else mapping
+    wrong = next((name for name, flag in flags.items() if not isinstance(flag, bool)), None)
+    if wrong is not None:
+        raise UsageError(
+            f"{wrong!r} is no parameter name -> bool, but a {type(flags[wrong]).__name__}",
+            "give such a mapping, a checkpoint with one under 'requires_grad', or a file",
+        )
+    kept = mapping.get("bn_eval") if flags is inner else ()
+    paths = tuple(kept) if isinstance(kept, list | tuple) else ()
+    return FreezePlan(dict(flags), tuple(path for path in paths if isinstance(path, str)))
 
 
 def read_plan(path: "str | os.PathLike[str]") -> FreezePlan:
@@ -250,6 +272,17 @@ def refuse_integers(model: "nn.Module", wanted: Mapping[str, bool]) -> None:
             raise UsageError(f"{name} is of type {parameter.dtype}, which has no gradients")
 
 
+def refuse_scripts(modules: "Iterable[nn.Module]") -> None:
+    """An error for TorchScript among the modules to be kept in eval: its `train` is its own."""
+    from torch.jit import ScriptModule
+
+    if any(isinstance(module, ScriptModule) for module in modules):
+        raise UsageError(
+            "a TorchScript module cannot be kept in eval mode",
+            "script the model after apply_freeze, or call .eval() on it in every epoch",
+        )
+
+
 def set_flags(model: "nn.Module", wanted: Mapping[str, bool]) -> list[str]:
     """Set the flags, and return the names of those that were otherwise before."""
     changed = []
@@ -298,6 +331,31 @@ def release_from_eval(model: "nn.Module", paths: Iterable[str] | None = None) ->
     return tuple(released)
 
 
+def release_governed(
+    model: "nn.Module", wanted: Mapping[str, bool], kept: Collection[int]
+) -> tuple[str, ...]:
+    """Release the modules in eval that a plan speaks of and does not keep; their paths.
+
+    It speaks of a module when it does of a parameter in it, or, where it has none, of one in the
+    nearest module around it that has some. A released module takes the mode of the one around it.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    governed = []
+    for path, module in model.named_modules():
+        if isinstance(vars(module).get("train"), KeepEval) and id(module) not in kept:
+            around = path
+            while around and not any(name.startswith(f"{around}.") for name in names):
+                around = around.rpartition(".")[0]
+            below = f"{around}." if around else ""
+            if any(name.startswith(below) for name in wanted):
+                governed.append(path)
+    released = release_from_eval(model, governed)
+    for path in released:
+        if path:
+            model.get_submodule(path).train(model.get_submodule(path.rpartition(".")[0]).training)
+    return released
+
+
 def param_groups(
     model: "nn.Module",
     groups: Mapping[str, Options] | Mapping[Sequence[str], Options],
@@ -307,7 +365,8 @@ def param_groups(
     `{"backbone": {"lr": 1e-5}, "*": {"lr": 1e-3}}` gives the backbone the smaller rate. Each
     parameter is in one group: the *first* whose pattern matches one of its names. (Later patterns
     win inside one selection; groups are alternatives, and `*` at the end is the rest.) A group
-    whose parameters are all frozen or taken is left out. Frozen parameters are in none.
+    whose parameters are all frozen or taken is left out, but for one that lies inside an earlier
+    group, which is an error. Frozen parameters are in none.
 
     Args:
         model: The model to train.
@@ -317,23 +376,24 @@ def param_groups(
         What `torch.optim` optimizers take: `[{"params": [...], "lr": 1e-5}, …]`.
 
     Raises:
-        UsageError: A pattern matches no name, a trainable parameter is in no group, or nothing
-            trains at all.
+        UsageError: A pattern matches no name or comes after one that takes all that it matches and
+            more, options are no mapping, a trainable parameter is in no group, or nothing trains.
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
     left = {id(each): name for name, each in model.named_parameters() if each.requires_grad}
     if not left:
         raise UsageError("no parameter of the model trains", "apply_freeze can unfreeze some")
     types = parameter_types(model)
+    trainable = frozenset(left)
+    earlier: dict[str | Sequence[str], frozenset[int]] = {}
     built = []
     for patterns, options in groups.items():
-        if "params" in options:
-            raise UsageError(f"{patterns!r}: the options of a group cannot set 'params'")
-        chosen = select(
-            (patterns,) if isinstance(patterns, str) else patterns, [*parameters], types
-        )
-        matched = {id(parameters[name]) for name in chosen}
-        members = [each for each in model.parameters() if id(each) in matched and id(each) in left]
+        refuse_options(patterns, options)
+        chosen = select(patterns_of(patterns), [*parameters], types)
+        matched = trainable.intersection(id(parameters[name]) for name in chosen)
+        refuse_swallowed(patterns, matched, earlier)
+        earlier[patterns] = matched
+        members = [each for each in model.parameters() if id(each) in left and id(each) in matched]
         for each in members:
             del left[id(each)]
         if members:
@@ -342,6 +402,31 @@ def param_groups(
         hint = "end with '*' for the rest, or freeze them"
         raise UsageError(f"these train and are in no group: {some([*left.values()])}", hint)
     return built
+
+
+def refuse_options(patterns: str | Sequence[str], options: object) -> None:
+    """An error for what is not the options of a group."""
+    if not isinstance(options, Mapping):
+        raise UsageError(
+            f"{patterns!r}: a group's options are a dict, not {options!r}",
+            "as in {'*': {'lr': 1e-3}}",
+        )
+    if "params" in options:
+        raise UsageError(f"{patterns!r}: the options of a group cannot set 'params'")
+
+
+def refuse_swallowed(
+    patterns: str | Sequence[str],
+    matched: frozenset[int],
+    earlier: Mapping[str | Sequence[str], frozenset[int]],
+) -> None:
+    """An error for a group that lies inside an earlier one, which leaves it nothing."""
+    for other, taken in earlier.items():
+        if matched and matched < taken:
+            raise UsageError(
+                f"{patterns!r} gets no parameter: {other!r}, which comes before it, took all",
+                f"put {patterns!r} first: a parameter is in the first group that matches it",
+            )
 
 
 def parameter_types(model: "nn.Module") -> dict[str, str]:

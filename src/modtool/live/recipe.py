@@ -18,6 +18,7 @@ from pathlib import Path
 from modtool.errors import TargetError, UsageError
 from modtool.live.initialise import SCHEMES, parse_arguments
 from modtool.live.scheme_arguments import number
+from modtool.patterns import patterns_of
 from modtool.plan import Rule
 
 __all__ = ["Recipe", "bias_scheme", "read_recipe", "recipe_document", "recipe_text", "rule_of"]
@@ -44,7 +45,7 @@ class Recipe:
 def rule_of(
     scheme: str,
     arguments: Mapping[str, object] | None = None,
-    patterns: Sequence[str] = (),
+    patterns: str | Sequence[str] = (),
     bias: object = None,
 ) -> Rule:
     """A rule, its arguments checked and complete.
@@ -53,7 +54,7 @@ def rule_of(
         UsageError: There is no such scheme, or it does not take these arguments.
     """
     values = parse_arguments(scheme, arguments)
-    return Rule(tuple(patterns), scheme, values, None if bias is None else bias_scheme(bias))
+    return Rule(patterns_of(patterns), scheme, values, None if bias is None else bias_scheme(bias))
 
 
 def bias_scheme(wanted: object) -> tuple[str, Mapping[str, object]]:

@@ -48,7 +48,9 @@ def plan_conversion(checkpoint: Checkpoint, *, to: Form, section: str | None = N
         UsageError: Nothing in it fits the form, or which part is meant is not clear.
     """
     if not checkpoint.tensors:
-        raise UsageError(f"{checkpoint.target} holds no tensor", "there is nothing to convert")
+        raise UsageError(
+            f"{checkpoint.target} holds no tensor", "there is nothing to change or convert"
+        )
     if to != "safetensors" and section is None and checkpoint.kind == "checkpoint":
         if to == "checkpoint":
             return with_recorded_flags(plan_checkpoint(checkpoint, None))

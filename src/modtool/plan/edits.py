@@ -15,6 +15,7 @@ from modtool.records import DTYPES, Checkpoint
 __all__ = [
     "cast",
     "chosen",
+    "chosen_among",
     "chosen_parameters",
     "drop",
     "drop_optimizer",
@@ -57,8 +58,45 @@ def chosen_parameters(plan: Plan, patterns: Sequence[str]) -> frozenset[str]:
     """The parameters of the model's part that patterns select; all where there are none."""
     parameters = [tensor for tensor in plan.model_tensors if is_parameter(tensor.source)]
     if patterns:
-        return chosen(plan, patterns, parameters)
+        return chosen_among(plan, patterns, parameters, "frozen or unfrozen")
     return frozenset(tensor.name for tensor in parameters)
+
+
+def chosen_among(
+    plan: Plan, patterns: Sequence[str], among: Sequence[PlannedTensor], verb: str
+) -> frozenset[str]:
+    """What patterns select among some of the model's tensors.
+
+    Args:
+        plan: The plan.
+        patterns: What to select.
+        among: The tensors that something can be done to.
+        verb: What cannot be done to the others, as in `frozen`.
+
+    Raises:
+        UsageError: They select nothing; where one selects only others, it says what those are.
+    """
+    try:
+        return chosen(plan, patterns, among)
+    except UsageError:
+        refuse_others(plan, patterns, frozenset(tensor.name for tensor in among), verb)
+        raise
+
+
+def refuse_others(plan: Plan, patterns: Sequence[str], among: frozenset[str], verb: str) -> None:
+    """An error for the first pattern that selects something, and nothing that can be `verb`."""
+    for pattern in patterns:
+        try:
+            found = chosen(plan, [pattern.removeprefix("!")])
+        except UsageError:
+            return
+        if found.isdisjoint(among):
+            tensor = next(each for each in plan.model_tensors if each.name in found)
+            source = tensor.source
+            kind = "a buffer" if source.role == "buffer" else f"of type {source.dtype}"
+            raise UsageError(
+                f"{pattern!r} selects no parameter: {tensor.name} is {kind}, which cannot be {verb}"
+            ) from None
 
 
 def edited(plan: Plan, change: Callable[[PlannedTensor], PlannedTensor]) -> Plan:

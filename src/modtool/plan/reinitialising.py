@@ -6,7 +6,7 @@ from dataclasses import replace
 from modtool.errors import UsageError
 from modtool.notes import note
 from modtool.plan.conversion import is_parameter
-from modtool.plan.edits import chosen, edited
+from modtool.plan.edits import chosen_among, edited
 from modtool.plan.freezing import tied_partners
 from modtool.plan.owners import direction_of, is_bias, owner
 from modtool.plan.records import Fill, Plan, PlannedTensor, Rule
@@ -65,7 +65,7 @@ def selection(plan: Plan, rule: Rule) -> frozenset[str]:
     if not among:
         raise UsageError(f"{plan.source.target} has no parameter that could be filled")
     if rule.patterns:
-        return chosen(plan, rule.patterns, among)
+        return chosen_among(plan, rule.patterns, among, "filled")
     return frozenset(tensor.name for tensor in among)
 
 
