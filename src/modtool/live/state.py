@@ -246,7 +246,11 @@ def unregistered_note(
 ) -> Note:
     """What a plain container hides, and what to use in its place."""
     container = type(getattr(module, name)).__name__
-    kinds = ", ".join(dict.fromkeys(type(each).__name__ for each in objects))
+    # A parameter that was built without bytes has a type of torch's own.
+    names = (
+        type(each).__name__ if isinstance(each, nn.Module) else "Parameter" for each in objects
+    )
+    kinds = ", ".join(dict.fromkeys(names))
     modules = any(isinstance(each, nn.Module) for each in objects)
     plain = "Module" if modules else "Parameter"
     proper = f"nn.{plain}Dict" if container == "dict" else f"nn.{plain}List"

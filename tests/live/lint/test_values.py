@@ -35,8 +35,12 @@ def test_two_constant_layers_in_a_row_are_told(value: float) -> None:
         (
             "constant-weights",
             "0",
-            f"its weight is {value:g} everywhere, and that of 2 {value:g}: all its units get the "
-            "same gradient and stay equal",
+            f"its weight is {value:g} everywhere, and that of 2 {value:g}: "
+            + (
+                "all its units get the same gradient and stay equal"
+                if value
+                else "its gradient is zero, and its units stay equal"
+            ),
         )
     ]
 
@@ -137,3 +141,44 @@ def test_a_model_too_large_to_be_built_says_what_is_left_out() -> None:
 
     (found,) = lint_model(model, rebuild=refused)
     assert (found.code, found.level) == ("checks-left-out", "note")
+
+
+class Two(nn.Module):
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.a = nn.Linear(3, 4)
+        self.b = nn.Linear(4, 2)
+        self.kind = kind
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        hidden: torch.Tensor = self.a(x)
+        if self.kind == "dropped":
+            hidden = nn.functional.dropout(hidden, 0.5, self.training)
+        result: torch.Tensor = self.b(torch.relu(hidden))
+        if self.kind == "returned":
+            return result, hidden
+        if self.kind == "used":
+            return result + hidden[:, :2]
+        return result
+
+
+@pytest.mark.parametrize("kind", ["chained", "dropped", "returned", "used"])
+def test_a_pass_shows_which_constant_layers_follow_each_other(kind: str) -> None:
+    model = filled(Two(kind), 0.0)
+    found = lint_model(model, parse_inputs(["4,3"], model))
+    assert [(each.code, each.where) for each in found] == (
+        [("constant-weights", "a")] if kind == "chained" else []
+    )
+
+
+def test_a_parameter_in_a_plain_list_is_a_parameter() -> None:
+    class Hiding(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.p = [nn.Parameter(torch.zeros(3))]
+
+    with building("fake"):
+        model = Hiding()
+    for each in (model, Hiding()):
+        (found,) = lint_model(each)
+        assert "that holds 1 parameter (Parameter)" in found.message

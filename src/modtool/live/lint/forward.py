@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from modtool.live.inputs import Inputs
 from modtool.live.lint.biases import bias_note
 from modtool.live.lint.subject import Subject, and_others, joined
+from modtool.live.lint.values import LAYERS, constant_pair
 from modtool.live.lint.variation import Twice, Variation
 from modtool.live.lint.watcher import Dropped, Watcher
 from modtool.live.trace import Mode, Request, trace
@@ -212,6 +213,18 @@ def biases_before_norms(passes: Passes) -> Iterator[Note]:
         yield bias_note(layer, norm)
 
 
+def constant_in_order(passes: Passes) -> Iterator[Note]:
+    """Layers that hold one value each, and of which one alone is given what the other gave."""
+    if not passes.watchers:
+        return
+    in_eval, in_train = (watcher.units for watcher in passes.watchers)
+    modules = dict(passes.subject.paths)
+    for first, second in sorted(in_eval.chained() & in_train.chained()):
+        one, other = modules[first], modules[second]
+        if first not in in_eval.kept and isinstance(one, LAYERS) and isinstance(other, LAYERS):
+            yield from constant_pair(first, one, second, other)
+
+
 FORWARD: tuple[Callable[[Passes], Iterator[Note]], ...] = (
     failed_forward,
     single_value_norms,
@@ -220,4 +233,5 @@ FORWARD: tuple[Callable[[Passes], Iterator[Note]], ...] = (
     dropped_in_eval,
     varying_output,
     biases_before_norms,
+    constant_in_order,
 )

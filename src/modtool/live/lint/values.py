@@ -12,7 +12,7 @@ from modtool.live.settings import type_of
 from modtool.notes import note
 from modtool.records import Note
 
-__all__ = ["constant_weights", "zero_frozen_weights"]
+__all__ = ["LAYERS", "constant_pair", "constant_weights", "zero_frozen_weights"]
 
 LAYERS = (
     nn.Linear,
@@ -56,8 +56,13 @@ def constant_weights(subject: Subject) -> Iterator[Note]:
     for path, module in subject.modules:
         if isinstance(module, nn.Sequential):
             for (first, one), (second, other) in neighbours(path, module):
-                if stays_equal(one) and is_constant(other) and is_trained(one, other):
-                    yield constant_note(first, one, second, other)
+                yield from constant_pair(first, one, second, other)
+
+
+def constant_pair(first: str, one: nn.Module, second: str, other: nn.Module) -> Iterator[Note]:
+    """A note where both of two layers that follow each other are constant."""
+    if stays_equal(one) and is_constant(other) and is_trained(one, other):
+        yield constant_note(first, one, second, other)
 
 
 def neighbours(
@@ -104,12 +109,16 @@ def value_of(tensor: object) -> float | None:
     return low.item() if bool(low == high) else None
 
 
+EQUAL = "all its units get the same gradient and"
+
+
 def constant_note(first: str, one: nn.Module, second: str, other: nn.Module) -> Note:
     """What becomes of two constant layers."""
     values = (value_of(one.weight), value_of(other.weight))
+    reason = "its gradient is zero, and its units" if values[1] == 0 else EQUAL
     message = (
-        f"its weight is {values[0]:g} everywhere, and that of {second} {values[1]:g}: all its "
-        "units get the same gradient and stay equal"
+        f"its weight is {values[0]:g} everywhere, and that of {second} {values[1]:g}: {reason} "
+        "stay equal"
     )
     return note("constant-weights", first, message)
 

@@ -15,6 +15,7 @@ from modtool.live.blame import is_library, shown_path
 from modtool.live.counter import tensors_in
 from modtool.live.lint.biases import has_bias
 from modtool.live.lint.dropping import probability_always_used
+from modtool.live.lint.units import Units
 from modtool.live.observer import Observer
 from modtool.live.recorder import Call, Recorder
 
@@ -45,6 +46,7 @@ class Watcher(Observer):
         dropped: Functions that drop whatever the mode.
         read: Ids of modules that an attribute of another module gave to somebody.
         biased: (path of a layer, path of the batch normalisation that alone is given its output).
+        units: Which layer is given what another gave.
     """
 
     def __init__(self) -> None:
@@ -57,6 +59,7 @@ class Watcher(Observer):
         self.normalised: dict[int, str] = {}
         self.uses: dict[int, int] = {}
         self.layers: dict[int, str] = {}
+        self.units = Units()
 
     @property
     def biased(self) -> list[tuple[str, str]]:
@@ -73,8 +76,11 @@ class Watcher(Observer):
         self.clear()
         with reads_noted(self.read), Functions(self, recorder):
             yield
+        self.units.end()
 
-    def see(self, recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: Any) -> None:
+    def see(
+        self, recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: Any, made: object
+    ) -> None:
         """A function of torch has run, and given a tensor."""
         caller = recorder.open[-1] if recorder.open else None
         if caller is None:
@@ -83,7 +89,9 @@ class Watcher(Observer):
         if given and not isinstance(caller.module, _DropoutNd):
             name = str(func.__name__)
             self.dropped.setdefault(Dropped(caller.path, name, given, calling_line()))
-        for tensor in tensors_in((*args, *kwargs.values())):
+        tensors = list(tensors_in((*args, *kwargs.values())))
+        self.units.see(caller.path, caller.module, func, tensors, made)
+        for tensor in tensors:
             call = layer_behind(recorder, tensor)
             if call is not None:
                 self.uses[call.index] = self.uses.get(call.index, 0) + 1
@@ -133,7 +141,7 @@ class Functions(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         # What gives no tensor looks at a description, and uses no elements.
         if next(tensors_in([result]), None) is not None:
-            self.watcher.see(self.recorder, func, args, kwargs or {})
+            self.watcher.see(self.recorder, func, args, kwargs or {}, result)
         return result
 
 

@@ -1,0 +1,82 @@
+"""Which layer is given what another gave, unit by unit, as the functions of a pass show it."""
+
+import weakref
+from collections import Counter
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+__all__ = ["Units"]
+
+LAYERS = frozenset(
+    {
+        functional.linear,
+        *(getattr(torch, f"conv{size}d") for size in (1, 2, 3)),
+        *(getattr(torch, f"conv_transpose{size}d") for size in (1, 2, 3)),
+    }
+)
+ACTIVATIONS = (
+    *("relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "tanh"),
+    *("sigmoid", "softplus", "hardtanh", "hardswish", "hardsigmoid"),
+)
+# What treats equal units equally; the methods and functions of one name alike.
+BETWEEN = frozenset(
+    found
+    for holder in (functional, torch, torch.Tensor)
+    for name in (*ACTIVATIONS, "relu_", "tanh_", "sigmoid_", "flatten")
+    if (found := getattr(holder, name, None)) is not None
+)
+
+
+class Units:
+    """Follows what layers give through activations to the layer that is given it.
+
+    Attributes:
+        pairs: (id of a layer's weight, its path, id of the next one's, its path).
+        used: How often what a layer gave was used, by its path.
+        weights: How often each parameter was used, by its id.
+        known: Tensors that hold the units of a layer, by id, with the layer's path and weight.
+    """
+
+    def __init__(self) -> None:
+        self.pairs: list[tuple[int, str, int, str]] = []
+        self.used: Counter[str] = Counter()
+        self.weights: Counter[int] = Counter()
+        self.known: dict[int, tuple[weakref.ref[torch.Tensor], str, int]] = {}
+        self.kept: set[str] = set()
+
+    def see(
+        self, path: str, module: nn.Module, func: Any, given: list[torch.Tensor], made: object
+    ) -> None:
+        """A function ran inside a module, was given tensors, and made something."""
+        sources = [source for source in map(self.source_of, given) if source is not None]
+        self.weights.update(id(each) for each in given if isinstance(each, nn.Parameter))
+        if func in BETWEEN and len(sources) == 1 and isinstance(made, torch.Tensor):
+            self.known[id(made)] = (weakref.ref(made), *sources[0])
+            return
+        self.used.update(source for source, _ in sources)
+        weight = module._parameters.get("weight")
+        if func in LAYERS and weight is not None and isinstance(made, torch.Tensor):
+            source = self.source_of(given[0])
+            if source is not None:
+                self.pairs.append((source[1], source[0], id(weight), path))
+            self.known[id(made)] = (weakref.ref(made), path, id(weight))
+
+    def source_of(self, tensor: torch.Tensor) -> tuple[str, int] | None:
+        """The path and the weight of the layer whose units a tensor holds."""
+        entry = self.known.get(id(tensor))
+        return entry[1:] if entry is not None and entry[0]() is tensor else None
+
+    def end(self) -> None:
+        """The pass is over: what is still there was given back, or is kept for something else."""
+        self.kept = {path for tensor, path, _ in self.known.values() if tensor() is not None}
+
+    def chained(self) -> set[tuple[str, str]]:
+        """Pairs of layers of which the second alone uses what the first gave, each used once."""
+        return {
+            (first, second)
+            for one, first, other, second in self.pairs
+            if self.used[first] == self.weights[one] == self.weights[other] == 1
+        }
