@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from modtool.live.operators import Operator, cost_of, macs_of, name_of
+from modtool.live.refusals import hold_types
 
 __all__ = ["FIRST_INPUT", "OperatorWatch", "Overwritten", "watch"]
 
@@ -161,6 +162,7 @@ class OperatorWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.last = name_of(func)
         self.ran += 1
         self.source = self.origins.latest(given)
+        hold_types(func, args, kwargs)
         self.overwritten.before(func, args)
         result = func(*args, **kwargs)
         macs = macs_of(func, args, result) if cost == "counted" else None
