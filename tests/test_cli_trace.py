@@ -376,8 +376,66 @@ def test_a_pickle_of_inputs_is_not_executed(modtool: Modtool) -> None:
 
     Path("model.py").write_text(TWO)
     torch.save({"x": torch.ones(1, 3), "scale": Bomb()}, "bomb.pt")
-    assert modtool("trace", "--input", "bomb.pt").code == 0
+    ran = modtool("trace", "--input", "bomb.pt")
     assert not Path("exploded").exists()
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("error: --input bomb.pt: scale is <")
+    assert "neither a tensor nor a plain value" in ran.err
+
+
+class Gone:
+    """A class that a file of inputs may name."""
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        ({"x": torch.ones(1, 3), "scale": Gone()}, "scale"),
+        ({"x": torch.ones(1, 3), "scale": [1, Gone()]}, "scale"),
+        ({"x": torch.ones(1, 3), "batch": {"shift": torch.ones(2), "more": Gone()}}, "batch.more"),
+        ([torch.ones(1, 3), Gone()], "1"),
+        ({"x": torch.ones(1, 3), "batch": [torch.ones(2), Gone()]}, "batch.1"),
+        ({"x": torch.ones(1, 3), "scale": "x" * 20_000 + str(Gone)}, None),
+    ],
+)
+def test_an_object_among_inputs_is_refused_by_name(
+    modtool: Modtool, value: object, name: str | None
+) -> None:
+    Path("model.py").write_text(TWO)
+    torch.save(value, "objects.pt")
+    ran = modtool("trace", "--input", "objects.pt")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith(f"error: --input objects.pt: {name or 'scale'} is ")
+
+
+def test_plain_values_of_inputs_arrive_as_they_are(modtool: Modtool) -> None:
+    Path("model.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def forward(self, x, pad, sizes):\n"
+        "        return x.view(sizes) if pad == '<pad>' else x\n"
+    )
+    torch.save({"x": torch.ones(4, 3), "pad": "<pad>", "sizes": [2, 6]}, "plain.pt")
+    made = document(modtool("trace", "--input", "plain.pt", "--json"))
+    assert made["outputs"] == [{"path": "", "shape": [2, 6], "dtype": "float32"}]
+
+
+def test_a_function_may_return_arguments_and_keywords(modtool: Modtool) -> None:
+    pair = "def pair(): return (torch.ones(5, 3),), {'return_dict': False}\n"
+    Path("model.py").write_text(TWO + pair)
+    made = document(modtool("trace", "model.py:Two", "--inputs", "model.py:pair", "--json"))
+    assert given(made) == {"x": ([5, 3], "float32")}
+    assert made["outputs"] == [{"path": "", "shape": [5, 2], "dtype": "float32"}]
+
+
+def test_a_function_that_is_not_there_has_the_others_listed(modtool: Modtool) -> None:
+    Path("model.py").write_text(TWO)
+    ran = modtool("trace", "model.py:Two", "--inputs", "model.py:gone")
+    assert ran.code == 2
+    assert ran.err.splitlines() == [
+        "error: model.py has no gone",
+        "  its functions: make_inputs, with_model",
+    ]
 
 
 @pytest.mark.parametrize(("name", "rows"), [("make_inputs", 5), ("with_model", 7)])
@@ -594,23 +652,27 @@ def test_a_failure_names_the_input_it_was_for(modtool: Modtool) -> None:
 WRONG = [
     ((), "error: MLP.forward(x: torch.Tensor): missing a required argument: 'x'"),
     (shapes("1,784", "2"), "error: MLP.forward(x: torch.Tensor): too many positional arguments"),
-    (shapes("y=1,784"), "error: MLP.forward(x: torch.Tensor): missing a required argument: 'x'"),
+    (shapes("y=1,784"), "error: MLP.forward has no parameter 'y'"),
     (shapes("32x784"), "error: --input-shape '32x784': '32x784' is no size"),
     (shapes("1,784:float31"), "error: --input-shape '1,784:float31': 'float31' is no dtype"),
     (shapes("x.a=2", "x=2"), "error: the input 'x' is given twice"),
     (shapes("x=2", "x.a=2"), "error: the input 'x.a' is a part of what is a value itself"),
     (("--input", "gone.pt"), "error: gone.pt: no such file"),
-    (("--input", "text.json"), "error: --input text.json: "),
+    (
+        ("--input", "text.json"),
+        "error: --input text.json: no valid JSON: Expecting value: line 1 column 1 (char 0)",
+    ),
     (("--input", "ragged.json"), "error: --input ragged.json: a list of numbers is no tensor"),
     (("--input", "empty.pt"), "error: --input empty.pt: there is no tensor in it"),
     (("--inputs", "bad.py"), "error: --inputs bad.py: name a function in it"),
     (("--inputs", "bad.py:gone"), "error: bad.py has no gone"),
+    (("--inputs", "bad.py:nothing"), "error: --inputs bad.py:nothing: nothing returned None"),
     (("--inputs", "bad.py:three"), "error: --inputs bad.py:three is no function"),
     (("--inputs", "bad.py:raises"), "error: bad.py:3: KeyError: 'x' (while making inputs"),
     (("--kwarg", "return_dict"), "error: 'return_dict' is no argument"),
     (
         (*shapes("1,784"), "--kwarg", "y=3"),
-        "error: MLP.forward(x: torch.Tensor): got an unexpected",
+        "error: MLP.forward has no parameter 'y'",
     ),
     ((*shapes("1,784"), "--mode", "test"), "error: Invalid value for '--mode'"),
     ((*shapes("1,784"), "--loss", "CrossEntropy"), "error: --loss CrossEntropy: torch has no loss"),
@@ -628,7 +690,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("options", "error"), WRONG, ids=lambda each: " ".join(each)[:50])
 def test_what_is_wrong_is_one_error(modtool: Modtool, options: list[str], error: str) -> None:
-    Path("bad.py").write_text("three = 3\ndef raises():\n    return {}['x']\n")
+    Path("bad.py").write_text("three = 3\ndef raises():\n    return {}['x']\ndef nothing(): ...\n")
     Path("text.json").write_text("hello")
     Path("ragged.json").write_text('{"x": [[1, 2], [3]]}')
     torch.save({"x": 3}, "empty.pt")

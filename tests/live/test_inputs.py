@@ -70,7 +70,9 @@ def test_what_does_not_parse_is_bad_usage(text: str, message: str) -> None:
     [
         ([], "missing a required argument: 'x'"),
         (["1", "2", "3"], "too many positional arguments"),
-        (["1", "y=2"], "got an unexpected keyword argument 'y'"),
+        (["1", "y=2"], "Two.forward has no parameter 'y'"),
+        (["X=2"], "Two.forward has no parameter 'X'"),
+        (["1", "masc=2"], "Two.forward has no parameter 'masc'"),
         (["1", "x=2"], "multiple values for argument 'x'"),
         (["1", "mask=2", "mask=3"], "names mask twice"),
     ],
@@ -78,6 +80,12 @@ def test_what_does_not_parse_is_bad_usage(text: str, message: str) -> None:
 def test_what_forward_cannot_take_is_bad_usage(texts: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         parse_inputs(texts, Two())
+
+
+def test_an_unknown_name_has_the_nearest_as_its_hint() -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_inputs(["1", "masc=2"], Two())
+    assert caught.value.hint == "nearest: mask"
 
 
 def test_the_first_floating_parameter_gives_the_dtype() -> None:

@@ -39,7 +39,8 @@ InputFunctions = Annotated[
     typer.Option(
         "--inputs",
         metavar="FILE.py:NAME",
-        help="Inputs that a function makes; it is given the model where it takes one argument.",
+        help="Inputs that a function makes, given the model where it takes one argument: a "
+        "tensor, a tuple of arguments, a dict by name, or (args, kwargs).",
         show_default=False,
     ),
 ]

@@ -9,6 +9,7 @@ import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import nn
@@ -17,9 +18,11 @@ from modtool.errors import TargetError, UsageError
 from modtool.formats import open_checkpoint
 from modtool.live.choose import value_named
 from modtool.live.importing import attempt, import_target, surroundings_of
-from modtool.live.inputs import with_lists
-from modtool.live.targets import parse_target
+from modtool.live.inputs import Inputs, with_lists
+from modtool.live.targets import ModelTarget, parse_target
 from modtool.live.weights import values_of
+from modtool.pickles.display import MAX_TEXT
+from modtool.pickles.plain import mapping_of
 from modtool.records import Checkpoint
 
 __all__ = ["call_for_inputs", "read_input"]
@@ -46,20 +49,44 @@ def read_input(path: str, model: nn.Module) -> object:
 
 
 def nested_values(checkpoint: Checkpoint) -> object:
-    """A checkpoint's tensors and plain values, nested as their names say."""
+    """A checkpoint's tensors and plain values, nested as their names say.
+
+    Raises:
+        UsageError: A value is neither: a pass without it would be another one than was asked for.
+    """
     made: dict[str, object] = {}
     for tensor in checkpoint.tensors:
         put(made, ".".join(filter(None, (tensor.section, tensor.name))), values_of(tensor))
     for name, value in checkpoint.values.items():
-        if isinstance(value, PLAIN) and not is_unknown(value):
-            put(made, name, value)
+        if not is_plain(value) and not isinstance(stored(checkpoint, name), str):
+            raise UsageError(
+                f"--input {checkpoint.target}: {name} is {str(value)[:200]}, "
+                "neither a tensor nor a plain value",
+                "save tensors, numbers and text; --inputs FILE.py:NAME can make anything else",
+            )
+        put(made, name, value)
     whole = made.get("")
     return with_lists(made) if whole is None else whole
 
 
-def is_unknown(value: object) -> bool:
-    """True for `<pkg.Class>`: what the file would only give to who runs it."""
-    return isinstance(value, str) and value.startswith("<") and value.endswith(">")
+def is_plain(value: object) -> bool:
+    """False for `<pkg.Class>`, what a file only gives to who runs it, and for what was cut."""
+    if isinstance(value, dict | list):
+        return all(map(is_plain, value.values() if isinstance(value, dict) else value))
+    if isinstance(value, str):
+        return not is_unknown(value) and value != "…" and len(value) <= MAX_TEXT
+    return isinstance(value, PLAIN)
+
+
+def is_unknown(text: str) -> bool:
+    """True for `<pkg.Class>`, and for text that looks the same."""
+    return text.startswith("<") and text.endswith(">")
+
+
+def stored(checkpoint: Checkpoint, name: str) -> object:
+    """What the file itself has under a name at its top; None for what is only shown so."""
+    value = (mapping_of(checkpoint.root) or {}).get(name)
+    return value if isinstance(value, str) and len(value) <= MAX_TEXT else None
 
 
 def put(made: dict[str, object], path: str, value: object) -> None:
@@ -83,7 +110,7 @@ def read_json(path: str, model: nn.Module) -> object:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise TargetError(f"{path}: cannot be read: {reason}") from None
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"--input {path}: {error}") from None
+        raise UsageError(f"--input {path}: no valid JSON: {error}") from None
     floating = (each.dtype for each in model.parameters() if each.dtype.is_floating_point)
     return with_tensors(value, next(floating, torch.get_default_dtype()), path)
 
@@ -118,23 +145,53 @@ def kinds_in(value: object) -> set[type]:
 
 
 def call_for_inputs(text: str, model: nn.Module) -> object:
-    """What a function of the user's makes for the model.
+    """What a function of the user's makes for the model; `(args, kwargs)` as `Inputs`.
 
     Raises:
         ModelError: It raised; the message has its file and line.
-        UsageError: It takes more than the model.
+        TargetError: There is no such function.
+        UsageError: It takes more than the model, or returns nothing.
     """
     target = parse_target(text)
     if not target.name:
         raise UsageError(f"--inputs {text}: name a function in it: {text}:make_inputs")
     surroundings = surroundings_of(target)
     module = import_target(target, surroundings)
-    make = value_named(module, target)
+    make = function_named(module, target)
     if isinstance(make, nn.Module) or not callable(make):
         raise UsageError(f"--inputs {text} is no function")
     given = (model,) if wants_model(make) else ()
     with surroundings.entered():
-        return attempt(lambda: make(*given), f"making inputs with {text}")
+        made = attempt(lambda: make(*given), f"making inputs with {text}")
+    if made is None:
+        raise UsageError(
+            f"--inputs {text}: {target.name} returned None",
+            "return a tensor, a tuple of arguments, a dict by name, or (args, kwargs)",
+        )
+    return as_call(made)
+
+
+def as_call(made: object) -> object:
+    """A tuple of a tuple and a dict with text keys as arguments and keyword arguments."""
+    match made:
+        case (tuple(args), dict(kwargs)) if type(made) is tuple:
+            if all(isinstance(key, str) for key in kwargs):
+                return Inputs(args, kwargs)
+    return made
+
+
+def function_named(module: ModuleType, target: ModelTarget) -> object:
+    """What stands under a target's name; where nothing does, the file's functions are listed."""
+    try:
+        return value_named(module, target)
+    except TargetError as error:
+        own = [
+            name
+            for name, value in vars(module).items()
+            if inspect.isfunction(value) and value.__module__ == module.__name__
+        ]
+        hint = f"its functions: {', '.join(own)}" if own else "it defines no function"
+        raise TargetError(error.message, hint) from None
 
 
 def wants_model(make: object) -> bool:

@@ -95,12 +95,15 @@ def bound(model: nn.Module, given: Sequence[object]) -> Inputs:
     """Whole values as arguments.
 
     A tuple or list is the positional arguments, a dict the keyword arguments, where `forward` can
-    take them so; anything else, and what it cannot, is one argument.
+    take them so; `Inputs` are both. Anything else, and what it cannot, is one argument.
     """
     args: list[object] = []
     kwargs: dict[str, object] = {}
     for value in given:
-        if isinstance(value, Mapping) and all(map(str, value)) and takes(model, (), value):
+        if isinstance(value, Inputs):
+            args.extend(value.args)
+            kwargs.update(value.kwargs)
+        elif isinstance(value, Mapping) and all(map(str, value)) and takes(model, (), value):
             kwargs.update({str(key): inner for key, inner in value.items()})
         elif type(value) in (list, tuple) and takes(model, value, {}):  # type: ignore[arg-type]
             args.extend(value)  # type: ignore[arg-type]
@@ -211,6 +214,7 @@ def check_signature(model: nn.Module, inputs: Inputs) -> None:
     signature = signature_of(model)
     if signature is None:
         return
+    refuse_unknown(model, signature, inputs)
     try:
         signature.bind(*inputs.args, **inputs.kwargs)
     except TypeError as error:
@@ -219,6 +223,22 @@ def check_signature(model: nn.Module, inputs: Inputs) -> None:
             f"{type(model).__name__}.forward({names}): {error}",
             "give --input-shape once for each input, by name where order does not tell: x=32,784",
         ) from None
+
+
+def refuse_unknown(model: nn.Module, signature: inspect.Signature, inputs: Inputs) -> None:
+    """Refuse a name that is no parameter of `forward`, before what is missing for want of it."""
+    parameters = signature.parameters
+    if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values()):
+        return
+    for name in inputs.kwargs:
+        if name not in parameters:
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, parameters, n=1, cutoff=0.5)
+            raise UsageError(
+                f"{type(model).__name__}.forward has no parameter {name!r}",
+                f"nearest: {near[0]}" if near else f"it has: {', '.join(parameters) or 'none'}",
+            )
 
 
 def bound_names(model: nn.Module, inputs: Inputs) -> dict[str, object]:
