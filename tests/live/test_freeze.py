@@ -479,7 +479,7 @@ class TestLoadedSources:
 
     @pytest.mark.filterwarnings("ignore")
     def test_torchscript_cannot_be_kept_in_eval(self) -> None:
-        model = torch.jit.trace(normed(), torch.ones(3, 2), check_trace=False)
+        model = torch.jit.trace(normed(), torch.ones(3, 2), check_trace=False)  # type: ignore[no-untyped-call]
         with pytest.raises(UsageError, match="a TorchScript module cannot be kept in eval mode"):
             apply_freeze(model, plan_for(model, train=False, kept=("1",)))
         assert all(each.requires_grad for each in model.parameters())
