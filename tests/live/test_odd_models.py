@@ -1,6 +1,5 @@
 """Models that do what one does not expect of a forward pass."""
 
-import copy
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -73,13 +72,6 @@ def test_a_failure_in_a_thread_is_found() -> None:
     found = trace(model, parse_inputs(["2,4"], model), real=True)
     assert found.error is not None
     assert (found.error.path, found.error.type) == ("layers.3", "Linear")
-
-
-def test_a_copy_that_is_made_under_way_has_no_row_and_is_counted() -> None:
-    model = Around(lambda layer, x: copy.deepcopy(layer)(layer(x)))
-    found = traced(model, "2,4")
-    assert (found.macs, calls(found)) == (64, [("layer", 1, 1, 32)])
-    assert not model.layer._forward_hooks
 
 
 def test_a_model_that_calls_itself() -> None:
