@@ -20,6 +20,7 @@ README = Path(__file__).parents[1] / "README.md"
 ROOMS = (
     "errors",
     "records",
+    "traces",
     "notes",
     "patterns",
     "names",

@@ -18,9 +18,10 @@ if TYPE_CHECKING:  # what type checkers and editors see of `PUBLIC`
     from modtool.errors import ModtoolError
     from modtool.formats import open_checkpoint
     from modtool.live.freeze import apply_freeze, param_groups
-    from modtool.records import Checkpoint, Trace
+    from modtool.records import Checkpoint
     from modtool.report.tables import Report
     from modtool.report.totals import Totals
+    from modtool.traces import Trace
 
 # Public name -> the module that has it.
 PUBLIC = {
@@ -38,7 +39,7 @@ PUBLIC = {
     "ModtoolError": "modtool.errors",
     "Report": "modtool.report.tables",
     "Totals": "modtool.report.totals",
-    "Trace": "modtool.records",
+    "Trace": "modtool.traces",
     "count": "modtool.api.inspecting",
     "open_checkpoint": "modtool.formats",
     "summary": "modtool.api.inspecting",

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from modtool.live.inputs import parse_inputs
 from modtool.live.trace import trace
-from modtool.records import Trace
+from modtool.traces import Trace
 
 
 class Around(nn.Module):

@@ -11,7 +11,7 @@ from modtool.live.affording import guess
 from modtool.live.fake import fake_mode
 from modtool.live.inputs import Inputs, InputSpec, parse_inputs
 from modtool.live.trace import trace
-from modtool.records import ModuleCall, Trace, TracedTensor
+from modtool.traces import ModuleCall, Trace, TracedTensor
 
 
 def run(model: nn.Module, *shapes: str, **options: object) -> Trace:

@@ -11,7 +11,7 @@ from torch import nn
 from modtool.live.inputs import parse_inputs
 from modtool.live.losses import find_loss
 from modtool.live.trace import Request, trace
-from modtool.records import Trace
+from modtool.traces import Trace
 
 
 class Busy(nn.Module):

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from modtool.api.targets import load_target
 from modtool.errors import UsageError
-from modtool.records import Note, Trace
+from modtool.records import Note
+from modtool.traces import Trace
 
 if TYPE_CHECKING:
     from torch import nn

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch.distributions import Distribution
 
-from modtool.records import TracedTensor
+from modtool.traces import TracedTensor
 
 __all__ = ["described", "leaves", "substitute"]
 

@@ -23,7 +23,7 @@ from modtool.live.statistics import with_statistics
 from modtool.live.swapping import copy_buffers, fake_tensors, model_tensors
 from modtool.live.timing import Times, time_calls
 from modtool.live.untouched import untouched
-from modtool.records import ModuleCall, TracedTensor
+from modtool.traces import ModuleCall, TracedTensor
 
 __all__ = ["Executed", "Failure", "Pass", "Settings", "run_pass"]
 

@@ -17,7 +17,7 @@ from modtool.live.settings import type_of
 from modtool.live.statistics import dead_units, is_finite, unwatched, with_statistics
 from modtool.live.timing import Times
 from modtool.live.walk import modules_by_path
-from modtool.records import ModuleCall, TracedTensor
+from modtool.traces import ModuleCall, TracedTensor
 
 __all__ = ["Call", "Recorder", "norm_of"]
 

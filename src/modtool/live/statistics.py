@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils._python_dispatch import _disable_current_modes
 
 from modtool.live.leaves import leaves
-from modtool.records import Statistics, TracedTensor
+from modtool.traces import Statistics, TracedTensor
 
 __all__ = ["dead_units", "is_finite", "statistics_of", "unwatched", "with_statistics"]
 

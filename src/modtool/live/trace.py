@@ -30,7 +30,8 @@ from modtool.live.passes import Executed, Failure, Pass, Settings, run_pass
 from modtool.live.settings import settings_of, type_of
 from modtool.live.walk import modules_by_path
 from modtool.notes import note
-from modtool.records import Note, Trace, TraceError
+from modtool.records import Note
+from modtool.traces import Trace, TraceError
 
 __all__ = ["Mode", "Request", "trace"]
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from modtool.patterns import select
-from modtool.records import ModuleCall, TracedTensor
+from modtool.traces import ModuleCall, TracedTensor
 
 __all__ = ["Row", "rows_of"]
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from modtool.records import ModuleCall, Trace, TracedTensor
 from modtool.report.calls import Row, rows_of
 from modtool.report.columns import chosen
 from modtool.report.tables import Column, Report, Table, Total
+from modtool.traces import ModuleCall, Trace, TracedTensor
 
 __all__ = ["trace_report"]
 

@@ -15,7 +15,8 @@ from modtool.live.lint.variation import Twice, Variation
 from modtool.live.lint.watcher import Dropped, Watcher
 from modtool.live.trace import Mode, Request, trace
 from modtool.notes import note
-from modtool.records import Note, Trace, TraceError
+from modtool.records import Note
+from modtool.traces import Trace, TraceError
 
 __all__ = ["FORWARD", "Passes", "run_passes"]
 
