@@ -18,6 +18,7 @@ from torch import nn
 import modtool as api
 from tests.conftest import Ran
 from tests.gone import gone
+from tests.nets import Net, net
 
 Modtool = Callable[..., Ran]
 
@@ -41,24 +42,6 @@ NAMES = (
 )
 BACKBONE = {name: not name.startswith("backbone") for name in NAMES}
 EVERY = dict.fromkeys(NAMES, True)
-
-
-class Net(nn.Module):
-    """What DEFINITION defines."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.backbone = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU())
-        self.head = nn.Linear(4, 2)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.head(self.backbone(x))
-        return out
-
-
-def net() -> Net:
-    torch.manual_seed(0)
-    return Net()
 
 
 def flags_of(model: nn.Module) -> dict[str, bool]:

@@ -14,26 +14,9 @@ from torch import nn
 
 import modtool as library
 from tests.conftest import Ran
+from tests.nets import Net, net
 
 Modtool = Callable[..., Ran]
-
-
-class Net(nn.Module):
-    """A backbone and a head."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.backbone = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU())
-        self.head = nn.Linear(4, 2)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.head(self.backbone(x))
-        return out
-
-
-def net() -> Net:
-    torch.manual_seed(0)
-    return Net()
 
 
 def tied() -> Net:
