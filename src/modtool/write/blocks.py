@@ -3,6 +3,7 @@
 Blocks go past the page cache (`O_DIRECT`) where the file system can do that. Two reasons: copying
 into the cache and having the system write it back takes about twice as long as the disk needs,
 and what has not passed through the cache needs no long `fsync` before the file gets its name.
+What need not be on the disk when it is done goes through the cache.
 """
 
 import errno
@@ -38,14 +39,15 @@ class Job(NamedTuple):
 class Blocks:
     """A file that grows block by block: take `room`, put data in, say how much with `filled`."""
 
-    def __init__(self, descriptor: int, size: int) -> None:
-        """Prepare to write about `size` bytes.
+    def __init__(self, descriptor: int, size: int, *, cached: bool = False) -> None:
+        """Prepare to write about `size` bytes; `cached` wants all of them in the page cache.
 
         Raises:
             OSError: So many do not fit.
         """
         self.descriptor = descriptor
-        self.direct = bool(DIRECT) and size >= DIRECT_FROM and self.go_direct(True)
+        direct = bool(DIRECT) and size >= DIRECT_FROM and not cached
+        self.direct = direct and self.go_direct(True)
         self.left = min(WRITERS + 2, size // BLOCK + 1)
         self.offset = 0
         self.used = 0
@@ -145,12 +147,11 @@ class Blocks:
         """Write one block: a call may take only a part of it."""
         view, offset = job.block[: job.length], job.offset
         while view:
+            direct = self.direct  # now: another writer may find out first that this cannot be
             try:
-                count = os.pwrite(
-                    self.descriptor, view if self.direct else view[:CACHED_WRITE], offset
-                )
+                count = os.pwrite(self.descriptor, view if direct else view[:CACHED_WRITE], offset)
             except OSError as error:
-                if error.errno != errno.EINVAL or not self.direct:
+                if error.errno != errno.EINVAL or not direct:
                     raise
                 self.go_direct(False)  # what is left is not aligned as this disk would have it
                 continue
