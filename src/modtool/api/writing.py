@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from modtool import plan as plans
 from modtool.plan import Form, Plan, PlannedTensor
@@ -12,6 +13,7 @@ from modtool.write import (
     Compute,
     Progress,
     Ranks,
+    Sync,
     write,
     write_distributed,
     write_set,
@@ -29,6 +31,8 @@ class Writing:
         in_place: The source itself may be replaced.
         dry_run: Nothing is written.
         verified: What was written is read back and compared with its source.
+        sync: When what was written is made lasting: `now`, before it gets its name, or `never`,
+            that is by the system when it sees fit.
         max_shard_size: Write files of at most so many bytes; None for no limit.
         sharded: Write a set: into a folder that may have to be made, with an index where there
             are several files.
@@ -40,6 +44,7 @@ class Writing:
     in_place: bool = False
     dry_run: bool = False
     verified: bool = False
+    sync: Sync = "now"
     max_shard_size: int | None = None
     sharded: bool = False
     ranks: Ranks = ALONE
@@ -97,6 +102,7 @@ def carry_out(plan: Plan, output: str, writing: Writing, compute: Compute | None
         force=writing.force,
         in_place=writing.in_place,
         verified=writing.verified,
+        sync=writing.sync,
         compute=compute or computed,
         progress=writing.progress,
     )
@@ -112,6 +118,7 @@ def write_shards(plan: Plan, output: str, writing: Writing, compute: Compute) ->
         output,
         force=writing.force,
         verified=writing.verified,
+        sync=writing.sync,
         compute=compute,
         progress=writing.progress,
         ranks=writing.ranks,
@@ -125,9 +132,10 @@ def write_folder(plan: Plan, output: str, writing: Writing, compute: Compute) ->
     return write_distributed(
         plan,
         output,
-        save=save_distributed,
+        save=partial(save_distributed, synced=writing.sync == "now"),
         force=writing.force,
         verified=writing.verified,
+        sync=writing.sync,
         compute=compute,
         progress=writing.progress,
     )

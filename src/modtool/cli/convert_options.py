@@ -15,6 +15,7 @@ __all__ = [
     "FormName",
     "InPlace",
     "MaxShardSize",
+    "NoSync",
     "Output",
     "Rename",
     "Salvage",
@@ -124,6 +125,14 @@ Verify = Annotated[
         "--verify",
         help="Read the output back and compare every tensor with its source before it is put in "
         "place.",
+    ),
+]
+NoSync = Annotated[
+    bool,
+    typer.Option(
+        "--no-sync",
+        help="Do not wait until the disk has it all: faster, like cp, but a loss of power soon "
+        "after may take the new file.",
     ),
 ]
 Salvage = Annotated[

@@ -45,13 +45,14 @@ BLOCK = 16 << 20
 Elements = Callable[[PlannedTensor], Iterable[Data]]
 
 
-def save_distributed(tree: object, folder: str, elements: Elements) -> None:
+def save_distributed(tree: object, folder: str, elements: Elements, *, synced: bool = True) -> None:
     """Save an object in a folder as one process does.
 
     Args:
         tree: Plain containers and symbols, with `PlannedTensor` for tensors.
         folder: An empty one.
         elements: Gives the elements of a tensor, row-major, in pieces.
+        synced: Wait until the disk has it.
 
     Raises:
         OutputError: A value of it cannot be saved, or torch could not write it.
@@ -61,7 +62,7 @@ def save_distributed(tree: object, folder: str, elements: Elements) -> None:
     whole = planner.realised(tree)
     assert isinstance(whole, dict)
     # Nothing is read ahead: a block lies where the one before it lay.
-    writer = FileSystemWriter(folder, thread_count=1, per_thread_copy_ahead=0)
+    writer = FileSystemWriter(folder, thread_count=1, per_thread_copy_ahead=0, sync_files=synced)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that this is one process alone

@@ -1,5 +1,6 @@
 """A plan to disk: laid out first, then streamed, atomic, in a few megabytes of memory."""
 
+from modtool.write.atomic import Sync
 from modtool.write.distributed import SaveDistributed, write_distributed
 from modtool.write.files import write, write_text
 from modtool.write.payload import Compute
@@ -12,6 +13,7 @@ __all__ = [
     "Progress",
     "Ranks",
     "SaveDistributed",
+    "Sync",
     "write",
     "write_distributed",
     "write_set",

@@ -5,12 +5,13 @@ import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from modtool.errors import OutputError
 from modtool.write.leftovers import hidden_name, hold
 
 __all__ = [
+    "Sync",
     "Temporary",
     "already_there",
     "atomic_file",
@@ -23,6 +24,10 @@ __all__ = [
     "sync_folder",
     "write_all",
 ]
+
+Sync = Literal["now", "later", "never"]
+"""When what was written is made lasting: before it gets its name, by the caller, or by the system
+when it sees fit (a loss of power may then take the new file, as it may take one that `cp` made)."""
 
 # A file without a name, of which nothing is left when its process is killed.
 UNNAMED = getattr(os, "O_TMPFILE", 0)
@@ -88,14 +93,14 @@ class Temporary(NamedTuple):
 
 @contextlib.contextmanager
 def atomic_file(
-    path: str, *, replace: bool, named: bool = False, synced: bool = True
+    path: str, *, replace: bool, named: bool = False, sync: Sync = "now"
 ) -> Iterator[Temporary]:
     """A new file that takes its name when the block ends well, once it is safe on the disk.
 
     It has no name until then, where the file system can do that; else, or with `named`, it is a
     hidden sibling, and is removed on any exception, `KeyboardInterrupt` included. Without
     `replace` a file that has appeared at `path` meanwhile is left alone, so of two runs at once
-    one wins whole. Who says not `synced` makes it lasting later.
+    one wins whole.
 
     Raises:
         OutputError: The system would not let it be written.
@@ -108,10 +113,10 @@ def atomic_file(
             yield temporary
             if replace:
                 keep_mode(temporary.descriptor, path)
-            if synced:
+            if sync == "now":
                 os.fsync(temporary.descriptor)
             publish(temporary, path, replace=replace)
-            if synced:
+            if sync == "now":
                 sync_folder(folder)
         except BaseException:
             if temporary.is_named:

@@ -12,7 +12,7 @@ from itertools import chain
 from modtool.errors import UsageError
 from modtool.plan import Plan, PlannedTensor, check
 from modtool.plan.distributed import flat_names
-from modtool.write.atomic import check_space, sync_folder
+from modtool.write.atomic import Sync, check_space, sync_folder
 from modtool.write.payload import Compute, elements
 from modtool.write.sets import (
     ALONE,
@@ -41,6 +41,7 @@ def write_distributed(
     save: SaveDistributed,
     force: bool = False,
     verified: bool = False,
+    sync: Sync = "now",
     compute: Compute | None = None,
     progress: Progress | None = None,
 ) -> tuple[str, ...]:
@@ -52,6 +53,7 @@ def write_distributed(
         save: What writes it.
         force: What an older distributed checkpoint left in the folder may be replaced.
         verified: Read the folder back and compare it with its source before it gets its name.
+        sync: When its names are made lasting; `save` sees to the rest.
         compute: What gathers, casts and fills elements.
         progress: Called with bytes done, bytes in all and the name of the tensor at hand.
 
@@ -75,8 +77,9 @@ def write_distributed(
         save(tree, folder, lambda tensor: watch.pieces(tensor, elements(tensor, sources, compute)))
         if verified:
             verify(plan, folder, sources, compute, progress)
-        sync_folder(folder)
-        publish_set(folder, names, force=force)
+        if sync == "now":
+            sync_folder(folder)
+        publish_set(folder, names, force=force, sync=sync)
     return (path,)
 
 

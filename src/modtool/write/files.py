@@ -8,6 +8,7 @@ from modtool.plan import Plan, check
 from modtool.records import FileRange, TensorInfo
 from modtool.write import safetensors_file, torch_file
 from modtool.write.atomic import (
+    Sync,
     Temporary,
     atomic_file,
     check_space,
@@ -31,6 +32,7 @@ def write(
     force: bool = False,
     in_place: bool = False,
     verified: bool = False,
+    sync: Sync = "now",
     compute: Compute | None = None,
     progress: Progress | None = None,
 ) -> tuple[str, ...]:
@@ -42,6 +44,7 @@ def write(
         force: An existing file may be replaced.
         in_place: The source itself may be replaced; it is kept until the new file is complete.
         verified: Read the file back and compare it with its source before it gets its name.
+        sync: When it is made lasting.
         compute: What gathers, casts and fills elements; needed only where a plan asks for it.
         progress: Called with bytes done, bytes in all and the name of the tensor at hand.
 
@@ -63,6 +66,7 @@ def write(
             sources,
             replace=force or in_place,
             verified=verified,
+            sync=sync,
             compute=compute,
             progress=progress,
         )
@@ -79,18 +83,19 @@ def put_file(
     compute: Compute | None,
     progress: Progress | None,
     named: bool = False,
-    synced: bool = True,
+    sync: Sync = "now",
 ) -> None:
-    """Write a plan to a place that is known to be allowed; `named`, `synced` as in `atomic_file`.
+    """Write a plan to a place that is known to be allowed; `named`, `sync` as in `atomic_file`.
 
     Raises:
         OutputError: It could not be written.
         CorruptFileError: A source ended too early.
     """
-    with atomic_file(target, replace=replace, named=named, synced=synced) as temporary:
-        fill_file(plan, target, temporary, sources, compute, progress)
+    with atomic_file(target, replace=replace, named=named, sync=sync) as temporary:
+        fill_file(plan, target, temporary, sources, compute, progress, cached=sync == "never")
         if verified:
-            os.fsync(temporary.descriptor)
+            if sync != "never":
+                os.fsync(temporary.descriptor)
             verify(plan, temporary.path, sources, compute, progress)
 
 
@@ -101,13 +106,15 @@ def fill_file(
     sources: Sources,
     compute: Compute | None,
     progress: Progress | None,
+    *,
+    cached: bool,
 ) -> None:
-    """Put all bytes of a plan into a new file."""
+    """Put all bytes of a plan into a new file; `cached` as in `Blocks`."""
     patches = patches_of(plan)
     if patches is not None:
         size = os.path.getsize(plan.source.target)
         check_space(target, size)
-        with Blocks(temporary.descriptor, size) as blocks:
+        with Blocks(temporary.descriptor, size, cached=cached) as blocks:
             copy_with(patches, plan.source.target, size, Sink(blocks, sources, size, progress))
             blocks.finish()
         return
@@ -120,7 +127,7 @@ def fill_file(
     head, payloads = file.layout(plan)
     total = sum(payload.nbytes for payload in payloads)
     check_space(target, total)
-    with Blocks(temporary.descriptor, total) as blocks:
+    with Blocks(temporary.descriptor, total, cached=cached) as blocks:
         sink = Sink(blocks, sources, total, progress)
         if plan.form == "safetensors":
             safetensors_file.write_safetensors(head, payloads, sink, compute)

@@ -22,6 +22,7 @@ from hashlib import sha256
 from modtool.errors import OutputError
 from modtool.plan import Plan, check, weight_map
 from modtool.write.atomic import (
+    Sync,
     already_there,
     atomic_file,
     check_space,
@@ -96,6 +97,7 @@ def write_set(
     *,
     force: bool = False,
     verified: bool = False,
+    sync: Sync = "now",
     compute: Compute | None = None,
     progress: Progress | None = None,
     ranks: Ranks = ALONE,
@@ -107,6 +109,7 @@ def write_set(
         base: The name that a single file would have; its folder is made where there is none.
         force: Existing files may be replaced, and what is left of an older set of this name goes.
         verified: Read every file back and compare it with its source.
+        sync: When they are made lasting.
         compute: What gathers, casts and fills elements.
         progress: Called with bytes done, bytes in all and the name of the tensor at hand.
         ranks: Which of several processes this is; each writes its share.
@@ -139,17 +142,18 @@ def write_set(
                 compute=compute,
                 progress=watched.part if progress is not None else None,
                 named=True,  # so that the first process sees that the others get on
-                synced=ranks.world > 1,
+                sync="later" if sync == "now" and ranks.world == 1 else sync,
             )
             watched.before += shards[index].nbytes
         if ranks.rank:
             return ()
         wait_for(folder, names.files)
-        for name in names.files:  # together, which takes little longer than one
-            sync_file(os.path.join(folder, name))
-        sync_folder(folder)
-        write_index(folder, shards, names)
-        publish_set(folder, names, force=force)
+        if sync == "now":
+            for name in names.files:  # together, which takes little longer than one
+                sync_file(os.path.join(folder, name))
+            sync_folder(folder)
+        write_index(folder, shards, names, sync)
+        publish_set(folder, names, force=force, sync=sync)
     return tuple(os.path.join(names.folder, name) for name in names.all)
 
 
@@ -265,7 +269,7 @@ def wait_for(folder: str, files: Sequence[str]) -> None:
         pause = min(2 * pause, 0.5)
 
 
-def write_index(folder: str, shards: Sequence[Plan], names: Names) -> None:
+def write_index(folder: str, shards: Sequence[Plan], names: Names, sync: Sync) -> None:
     """The index, as transformers writes it."""
     if not names.index:
         return
@@ -274,14 +278,15 @@ def write_index(folder: str, shards: Sequence[Plan], names: Names) -> None:
         "weight_map": weight_map(shards, names.files),
     }
     text = json.dumps(index, indent=2, sort_keys=True) + "\n"
-    with atomic_file(os.path.join(folder, names.index), replace=True, named=True) as temporary:
+    path = os.path.join(folder, names.index)
+    with atomic_file(path, replace=True, named=True, sync=sync) as temporary:
         write_all(temporary.descriptor, text.encode("utf-8"))
 
 
 # -- afterwards ----------------------------------------------------------------------------------
 
 
-def publish_set(folder: str, names: Names, *, force: bool) -> None:
+def publish_set(folder: str, names: Names, *, force: bool, sync: Sync = "now") -> None:
     """Put a complete set in its place."""
     if names.folder and not os.path.isdir(names.folder):
         try:
@@ -290,7 +295,8 @@ def publish_set(folder: str, names: Names, *, force: bool) -> None:
             if os.path.lexists(names.folder):
                 raise already_there(names.folder) from None
             raise
-        sync_folder(os.path.dirname(names.folder))
+        if sync == "now":
+            sync_folder(os.path.dirname(names.folder))
         return
     old = older_files(names) if force else []
     if force and names.index:
@@ -308,7 +314,8 @@ def publish_set(folder: str, names: Names, *, force: bool) -> None:
     if force and names.index:
         for name in {*old, names.index.removesuffix(".index.json")} - set(names.all):
             remove(names, name)
-    sync_folder(names.folder)
+    if sync == "now":
+        sync_folder(names.folder)
 
 
 def move(path: str, target: str, *, force: bool) -> None:
