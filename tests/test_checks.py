@@ -157,7 +157,7 @@ def test_a_set_with_missing_extra_and_doubled_tensors(tmp_path: Path) -> None:
     )
     assert told(index) == [
         ("repeated-tensor", two, f"{two} has once more: b"),
-        ("missing-tensor", two, f"the index lists lost in {two}, which lacks them"),
+        ("missing-tensor", two, f"the index lists lost in {two}, which lacks it"),
         ("unlisted-shard", three, f"{three}: beside a set of 2, and not of it"),
         ("unlisted-tensor", two, f"{two} has more, which the index does not list"),
     ]

@@ -61,3 +61,48 @@ def test_a_forward_pass_that_fails_is_a_finding(modtool: Modtool) -> None:
     (found,) = json.loads(ran.out)["findings"]
     assert (ran.code, found["code"], found["where"]) == (1, "forward-failed", "layer")
     assert found["message"].startswith("was given [2, 5] and failed in eval mode: RuntimeError")
+
+
+DROPPING = (
+    "from torch import nn\n\n\nclass Net(nn.Module):\n    def forward(self, x):\n"
+    "        return nn.functional.dropout(x, 0.3)\n"
+)
+
+
+def test_the_whole_model_has_a_place_and_a_line(modtool: Modtool) -> None:
+    Path("model.py").write_text(DROPPING)
+    given = ("check", "model.py", "--input-shape", "2,4")
+    assert "warning  dropout-in-eval  (model)  dropout at model.py:6 " in modtool(*given).out
+    (line,) = modtool(*given, "--format", "github").out.splitlines()
+    assert line.startswith("::warning file=model.py,line=6,title=modtool dropout-in-eval::dropout ")
+    (found,) = json.loads(modtool(*given, "--json").out)["findings"]
+    assert (found["where"], found["file"], found["line"]) == ("", "model.py", 6)
+
+
+def test_a_finding_has_the_line_that_sets_what_it_is_about(modtool: Modtool) -> None:
+    block = (
+        "class Block(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.mean = torch.zeros(4)\n\n    def forward(self, x):\n        return x\n\n\n"
+    )
+    faulty = "        if True:\n            self.drop = nn.Dropout(0.1)\n"
+    head, net = HEAD.split("class Net", 1)
+    calls = "        self.layer = nn.Sequential(Block(), nn.Linear(4, 4))\n"
+    Path("model.py").write_text(
+        f"{head}{block}class Net{net}        super().__init__()\n{calls}{faulty}{FORWARD}"
+    )
+    ran = modtool("check", "model.py:Net", "--input-shape", "2,4", "--json")
+    found = json.loads(ran.out)["findings"]
+    assert [(each["where"], each["file"], each["line"]) for each in found] == [
+        ("layer.0.mean", "model.py", 8),
+        ("drop", "model.py", 19),
+    ]
+
+
+def test_what_has_no_line_of_its_own_has_none(modtool: Modtool) -> None:
+    Path("model.py").write_text(
+        "from torch import nn\n\nmodel = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))\n"
+    )
+    (found,) = json.loads(modtool("check", "model.py", "--json").out)["findings"]
+    assert (found["code"], found["file"], found["line"]) == ("bias-before-batchnorm", None, None)
+    ran = modtool("check", "model.py", "--format", "github")
+    assert ran.out.startswith("::notice file=model.py,title=modtool bias-before-batchnorm::")

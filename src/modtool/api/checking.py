@@ -254,8 +254,10 @@ def checked_model(target: "str | os.PathLike[str] | nn.Module", questions: Quest
     """What was found in a model; its code is run."""
     from modtool.api.tracing import inputs_for
     from modtool.live.lint import construction_note, lint_model, unfinished
+    from modtool.live.lint.places import places_of
     from modtool.live.state import checkpoint_of
     from modtool.live.untouched import random_states_kept
+    from modtool.live.walk import modules_by_path
 
     try:
         with random_states_kept():
@@ -270,12 +272,12 @@ def checked_model(target: "str | os.PathLike[str] | nn.Module", questions: Quest
         reason = construction_note(error)
         if reason is None or not questions.selection.takes(reason.code):
             raise
-        return Checked(str(target), (reason,))
+        return Checked(str(target), (reason,), places=places_of({}, (reason,)))
     unusable = tuple(unfinished(loaded.model))
     if unusable and not questions.selection.takes(unusable[0].code):
         raise ModelError(f"{loaded.target}: {unusable[0].message}", unusable[0].remedy)
     if unusable:
-        return Checked(loaded.target, unusable)
+        return Checked(loaded.target, unusable, places=places_of({"": loaded.model}, unusable))
     inputs = None
     if has_inputs(questions):
         inputs = inputs_for(
@@ -288,7 +290,8 @@ def checked_model(target: "str | os.PathLike[str] | nn.Module", questions: Quest
     checkpoint = checkpoint_of(loaded.model, loaded.target, device=loaded.device, values=False)
     with loaded.entered():
         found = lint_model(loaded.model, inputs, rebuild=random_states_kept()(loaded.rebuild))
-    return told(checkpoint, [*checkpoint.notes, *notes, *found], questions)
+    made = told(checkpoint, [*checkpoint.notes, *notes, *found], questions)
+    return replace(made, places=places_of(dict(modules_by_path(loaded.model)), made.findings))
 
 
 def has_inputs(questions: Questions) -> bool:

@@ -62,6 +62,7 @@ class Checked:
         verdict: What weights_only=True would make of it; None where it holds no pickle.
         assertions: What became of each.
         failure: Why nothing of this is known.
+        places: Finding -> (file, line) of the code that it is about, where that is known.
     """
 
     target: str
@@ -70,3 +71,4 @@ class Checked:
     verdict: WeightsOnly | None = None
     assertions: tuple[Assertion, ...] = ()
     failure: Failure | None = None
+    places: Mapping[Note, tuple[str, int]] = field(default_factory=dict)

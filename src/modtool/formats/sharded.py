@@ -216,7 +216,8 @@ class Union:
             ):  # else tied to a listed one
                 extra.setdefault(names[tensor.name], []).append(tensor.name)
         for file, found in lost.items():
-            message = f"the index lists {first_names(found)} in {file}, which lacks them"
+            those = "them" if len(found) > 1 else "it"
+            message = f"the index lists {first_names(found)} in {file}, which lacks {those}"
             self.notes.append(note("missing-tensor", file, message))
         for file, found in extra.items():
             message = f"{file} has {first_names(found)}, which the index does not list"

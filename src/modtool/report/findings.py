@@ -27,6 +27,14 @@ CALLABLE_COLUMNS = (
     Column("severity", "severity", "ordinary, unknown-callable or executes-code"),
     Column("arguments", "first called with", "a summary of the arguments"),
 )
+# What may be found of a model as a whole, whose path is "".
+ALSO_AT_THE_ROOT = frozenset(
+    {
+        *("before-module-init", "constant-weights", "deprecated-hook", "does-not-load"),
+        *("dropout-in-eval", "forward-failed", "frozen-batchnorm", "leftover-hook", "no-gradient"),
+        *("saved-in-train-mode", "single-value-batchnorm", "unused-parameters", "varying-output"),
+    }
+)
 NOTHING_RUN = "no code was run; above is what loading the file for real would import and call"
 # What GitHub calls the levels. Source: its documentation of workflow commands.
 GITHUB: Mapping[Level, str] = {"error": "error", "warning": "warning", "note": "notice"}
@@ -63,13 +71,18 @@ def finding_table(results: Sequence[Checked], *, flat: bool) -> Table:
     rows = [
         (
             *((each.target,) if first else ()),
-            *(note.level, note.code, note.where, note.message),
+            *(note.level, note.code, note.where if flat else where_of(note), note.message),
             *((remedy_of(note),) if last else ()),
         )
         for each in results
         for note in each.findings
     ]
     return Table((*first, *FINDING_COLUMNS, *last), tuple(rows))
+
+
+def where_of(note: Note) -> str:
+    """The place of a finding for people: the root of a model has a path of no letters."""
+    return note.where or ("(model)" if note.code in ALSO_AT_THE_ROOT else "")
 
 
 def remedy_rows(results: Sequence[Checked]) -> Iterator[tuple[object, ...]]:
@@ -132,7 +145,7 @@ def document(results: Sequence[Checked]) -> Mapping[str, object]:
     return {
         **alone,
         "findings": [
-            {"target": each.target, **asdict(note), "remedy": remedy_of(note)}
+            {"target": each.target, **finding_document(each, note)}
             for each in results
             for note in each.findings
         ],
@@ -143,6 +156,12 @@ def document(results: Sequence[Checked]) -> Mapping[str, object]:
             if each.failure is not None
         ],
     }
+
+
+def finding_document(checked: Checked, note: Note) -> dict[str, object]:
+    """A finding, and the line of code that it is about, where that is known."""
+    file, line = checked.places.get(note, (None, None))
+    return {**asdict(note), "remedy": remedy_of(note), "file": file, "line": line}
 
 
 def target_document(checked: Checked) -> dict[str, object]:
@@ -167,23 +186,25 @@ def github_lines(results: Sequence[Checked]) -> Iterator[str]:
         for note in each.findings:
             place = f"{note.where}: " if note.where else ""
             text = f"{place}{note.message}\n{remedy_of(note)}"
-            yield github_line(note, each.target, text)
+            yield github_line(each, note, text)
         if each.failure is not None:
             failure = f"{each.failure.message}\n{each.failure.hint}".strip()
             yield command("error", each.target, "could not be checked", failure)
 
 
-def github_line(note: Note, target: str, text: str) -> str:
+def github_line(checked: Checked, note: Note, text: str) -> str:
     """One finding as a command."""
-    return command(GITHUB[note.level], target, f"modtool {note.code}", text)
+    file, line = checked.places.get(note, (checked.target, None))
+    return command(GITHUB[note.level], file, f"modtool {note.code}", text, line)
 
 
-def command(name: str, target: str, title: str, text: str) -> str:
-    """`::error file=…,title=…::…`."""
+def command(name: str, target: str, title: str, text: str, line: int | None = None) -> str:
+    """`::error file=…,line=…,title=…::…`."""
     file = target
     if target.partition(":")[0].endswith(".py"):
         file = target.partition(":")[0]
-    return f"::{name} file={escaped(file, ':,')},title={escaped(title, ':,')}::{escaped(text)}"
+    place = f"file={escaped(file, ':,')}" + (f",line={line}" if line is not None else "")
+    return f"::{name} {place},title={escaped(title, ':,')}::{escaped(text)}"
 
 
 def escaped(text: str, also: str = "") -> str:

@@ -303,3 +303,35 @@ def test_a_pass_that_reads_values_is_run_for_real() -> None:
 
     assert [code for code, *_ in told(Branching(calls=False), "2,4")] == ["never-called"]
     assert told(Branching(calls=True), "2,4") == []
+
+
+class DroppingTwice(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.dropout(x, 0.4)
+        return functional.dropout(x, 0.2)
+
+
+def test_a_second_dropout_of_a_module_is_told_with_its_line() -> None:
+    first, second = (line_of(f"functional.dropout(x, {p})") for p in ("0.4", "0.2"))
+    expected = (
+        f"dropout at {HERE}:{first} drops elements with probability 0.4 in eval mode too, and 1 "
+        f"more: {HERE}:{second}"
+    )
+    assert told(DroppingTwice(), "2,4") == [("dropout-in-eval", "", expected)]
+    ((_, where, message),) = told(nn.Sequential(DroppingTwice(), DroppingTwice()), "2,4")
+    assert (where, message) == ("0", f"{expected} (1 more like it: 1)")
+
+
+def test_a_pass_that_takes_long_is_not_repeated_and_that_is_told() -> None:
+    class Wide(Noisy):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x @ x)
+
+    assert told(Wide(noisy=True), "5000,5000") == [
+        (
+            "checks-left-out",
+            "",
+            "varying-output was not checked: one pass takes 125,000,000,000 multiply-accumulates, "
+            "more than 100,000,000,000",
+        )
+    ]

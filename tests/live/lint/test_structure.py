@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from modtool.live.lint import lint_model
+from modtool.live.load import building
 
 
 def told(model: nn.Module) -> list[tuple[str, str, str]]:
@@ -326,3 +327,33 @@ class WithOwnHook(nn.Module):
 )
 def test_reparametrised_layers_are_sound(norm: Callable[[nn.Module], nn.Module]) -> None:
     assert told(nn.Sequential(norm(nn.Linear(4, 4)))) == []
+
+
+def on_two_devices() -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3, device="meta"))
+
+
+def test_a_layer_that_the_models_own_code_leaves_on_meta_is_told() -> None:
+    with building("fake"):
+        model = on_two_devices()
+    found = {each.code: each for each in lint_model(model, rebuild=on_two_devices)}
+    assert set(found) == {"mixed-devices", "checks-left-out"}
+    assert found["mixed-devices"].where == "1.weight"
+    assert found["checks-left-out"].message == (
+        "the model's own code puts tensors on the meta device, without values: constant-weights "
+        "passed over these, and varying-output was not checked"
+    )
+
+
+def test_a_layer_on_meta_is_told_of_a_model_that_is_not_built_with_values() -> None:
+    def built() -> nn.Module:
+        return nn.Sequential(nn.Linear(30_000, 30_000), nn.Linear(3, 3, device="meta"))
+
+    with building("fake"):
+        model = built()
+    found = [(each.code, each.where) for each in lint_model(model, rebuild=built)]
+    assert found == [("mixed-devices", "1.weight"), ("checks-left-out", "")]
+    with building("fake"):
+        model = nn.Linear(30_000, 30_000)
+    found = [(each.code, each.where) for each in lint_model(model, rebuild=built)]
+    assert found == [("checks-left-out", "")]

@@ -76,9 +76,14 @@ def lint_model(
     """
     found = tuple(unfinished(model))
     if not found:
-        unique = {(each.code, each.where): each for each in findings(model, inputs, rebuild)}
+        unique = {key_of(each): each for each in findings(model, inputs, rebuild)}
         found = tuple(unique.values())
     return found
+
+
+def key_of(found: Note) -> object:
+    """What notes have in common that tell of one thing: structure and passes may show the same."""
+    return found if found.code == "checks-left-out" else (found.code, found.where)
 
 
 def findings(
@@ -88,20 +93,27 @@ def findings(
     subject = subject_of(model, rebuild)
     if rebuild is not None and subject.hollow and is_small(model):
         model, unset = with_values(rebuild)
-        subject = subject_of(model, rebuild)
+        subject = subject_of(model, rebuild, rebuilt=True)
         yield from unset
     for check in STRUCTURE:
         yield from check(subject)
     if subject.hollow:
-        yield note("checks-left-out", "", LEFT_OUT)
-    else:
+        yield note("checks-left-out", "", SPARED if subject.spared else OWN_META)
+    if not subject.spared:
         for check in VALUES:
             yield from check(subject)
     if inputs is not None:
         yield from forward_findings(subject, inputs, rebuild)
 
 
-LEFT_OUT = "built without values to save memory: nothing was checked that needs them"
+SPARED = (
+    "built without values, as they would take 2 GB or more: constant-weights, unset-parameter and "
+    "varying-output were not checked"
+)
+OWN_META = (
+    "the model's own code puts tensors on the meta device, without values: constant-weights passed "
+    "over these, and varying-output was not checked"
+)
 
 
 def forward_findings(

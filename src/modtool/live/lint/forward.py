@@ -1,12 +1,13 @@
 """What is wrong with a model on given inputs: passes are run, and notes made of what they show."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from modtool.errors import UsageError
 from modtool.live.inputs import Inputs
 from modtool.live.lint.biases import bias_note
 from modtool.live.lint.subject import Subject, and_others, joined
@@ -35,6 +36,7 @@ class Passes:
         in_train: Why the pass in train mode failed; None where it did not.
         watchers: What was noticed, pass by pass: the eval pass first.
         variation: How the outputs of two more passes in eval mode differ; None where they do not.
+        not_repeated: Why there were no more passes; "" where there were.
     """
 
     subject: Subject
@@ -43,6 +45,7 @@ class Passes:
     in_train: TraceError | None = None
     watchers: tuple[Watcher, ...] = ()
     variation: Variation | None = None
+    not_repeated: str = ""
 
 
 def run_passes(subject: Subject, inputs: Inputs, rebuild: Callable[[], nn.Module] | None) -> Passes:
@@ -58,17 +61,28 @@ def run_passes(subject: Subject, inputs: Inputs, rebuild: Callable[[], nn.Module
 
     first, second, twice = Watcher(), Watcher(), Twice()
     in_eval = run("eval", first)
-    if in_eval.error is None and not subject.hollow and in_eval.macs <= MOST_MACS:
-        # Fake tensors are more lenient than kernels: what those refuse counts.
-        real = run("eval", twice, real=True)
-        in_eval = real if real.error is not None else in_eval
+    not_repeated = "" if subject.hollow else costly(in_eval)
+    if in_eval.error is None and not subject.hollow and not not_repeated:
+        try:  # fake tensors are more lenient than kernels: what those refuse counts
+            real = run("eval", twice, real=True)
+            in_eval = real if real.error is not None else in_eval
+        except UsageError as error:
+            not_repeated = error.message
     if in_eval.error is not None:
         return Passes(subject, in_eval, in_eval)
     in_train = run("train", second, backward=True)
     failed = in_train.error
     if failed is not None:
         in_train = run("eval", second, backward=True)
-    return Passes(subject, in_eval, in_train, failed, (first, second), twice.variation)
+    watchers = (first, second)
+    return Passes(subject, in_eval, in_train, failed, watchers, twice.variation, not_repeated)
+
+
+def costly(in_eval: Trace) -> str:
+    """Why a pass is not run again and again; "" for one that takes seconds."""
+    if in_eval.macs <= MOST_MACS:
+        return ""
+    return f"one pass takes {in_eval.macs:,} multiply-accumulates, more than {MOST_MACS:,}"
 
 
 def failed_forward(passes: Passes) -> Iterator[Note]:
@@ -179,22 +193,44 @@ def is_within(path: str, above: str) -> bool:
 
 
 def dropped_in_eval(passes: Passes) -> Iterator[Note]:
-    """Functional dropout that does not ask in which mode the model is."""
+    """Functional dropout that does not ask in which mode the model is: a note for each module."""
     by_line: dict[tuple[str, str], list[Dropped]] = {}
     for each in passes.watchers[0].dropped if passes.watchers else ():
         by_line.setdefault((each.function, each.line or each.path), []).append(each)
-    for (function, _), found in by_line.items():
-        first = found[0]
-        attention = function == "scaled_dot_product_attention"
-        flag = "p if self.training else 0.0" if attention else "self.training"
+    by_module: dict[str, list[list[Dropped]]] = {}
+    for found in by_line.values():
+        by_module.setdefault(found[0].path, []).append(found)
+    for same_line, *others in by_module.values():
+        first = same_line[0]
         place = f" at {first.line}" if first.line else ""
         yield from and_others(
             "dropout-in-eval",
-            list(dict.fromkeys(each.path for each in found)),
-            f"{function}{place} drops elements with probability {first.probability:g} in eval mode "
-            "too",
-            f"pass {'dropout_p' if attention else 'training'}={flag}",
+            list(dict.fromkeys(each.path for each in same_line)),
+            f"{first.function}{place} drops elements with probability {first.probability:g} in "
+            f"eval mode too{and_lines([found[0] for found in others])}",
+            "; ".join(dict.fromkeys(map(flag_of, (first, *(found[0] for found in others))))),
         )
+
+
+def and_lines(others: Sequence[Dropped]) -> str:
+    """`, and 2 more: model.py:7, model.py:9`."""
+    if not others:
+        return ""
+    shown = ", ".join(each.line or each.function for each in others[:4]) + ", …" * (len(others) > 4)
+    return f", and {len(others)} more: {shown}"
+
+
+def flag_of(dropped: Dropped) -> str:
+    """What makes a function heed the mode."""
+    if dropped.function == "scaled_dot_product_attention":
+        return "pass dropout_p=p if self.training else 0.0"
+    return "pass training=self.training"
+
+
+def not_repeated(passes: Passes) -> Iterator[Note]:
+    """That nobody knows whether the model gives the same twice."""
+    if passes.not_repeated:
+        yield note("checks-left-out", "", f"varying-output was not checked: {passes.not_repeated}")
 
 
 def varying_output(passes: Passes) -> Iterator[Note]:
@@ -233,6 +269,7 @@ FORWARD: tuple[Callable[[Passes], Iterator[Note]], ...] = (
     unused_parameters,
     dropped_in_eval,
     varying_output,
+    not_repeated,
     biases_before_norms,
     constant_in_order,
 )

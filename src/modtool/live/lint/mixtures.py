@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 from modtool.live.lint.subject import Subject
 from modtool.notes import note
@@ -25,12 +26,11 @@ def mixed_dtypes(subject: Subject) -> Iterator[Note]:
 
 
 def mixed_devices(subject: Subject) -> Iterator[Note]:
-    """Tensors on another device than most; a model that was built without bytes has none."""
-    if subject.hollow:
-        return
+    """Tensors on another device than most. Fake ones know theirs; meta may stand for any."""
     found: dict[str, list[str]] = defaultdict(list)
     for name, each in (*subject.parameters(), *subject.buffers()):
-        found[str(each.device)].append(name)
+        if not subject.spared or isinstance(each, FakeTensor):
+            found[str(each.device)].append(name)
     if "meta" in found and len(found) > 1:
         names = found.pop("meta")
         message = f"{shown(names)} on the meta device: without values"

@@ -23,13 +23,16 @@ class Subject:
         model: The model; no check changes it.
         paths: Every path of every module, parents first.
         modules: Every module once, under its first path.
-        hollow: True where its tensors, registered or not, were given no bytes, to save memory.
+        hollow: True where some of its tensors, registered or not, have no bytes.
+        spared: True where they were given none to save memory; False where the model's own code
+            put them on the meta device.
     """
 
     model: nn.Module
     paths: tuple[tuple[str, nn.Module], ...]
     modules: tuple[tuple[str, nn.Module], ...]
     hollow: bool
+    spared: bool = False
 
     def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Every parameter once that has a shape, under its first name."""
@@ -44,18 +47,21 @@ class Subject:
                 yield name, each
 
 
-def subject_of(model: nn.Module, rebuild: Callable[[], nn.Module] | None = None) -> Subject:
+def subject_of(
+    model: nn.Module, rebuild: Callable[[], nn.Module] | None = None, *, rebuilt: bool = False
+) -> Subject:
     """A model as checks see it.
 
     Args:
         model: Any model.
         rebuild: Builds it with values; given where `model` may have been built without.
+        rebuilt: Whether it has built `model`.
     """
     paths = tuple(modules_by_path(model))
     first = {id(module): (path, module) for path, module in reversed(paths)}
     modules = tuple(pair for pair in paths if first[id(pair[1])] == pair)
     hollow = rebuild is not None and any(map(is_fake, model_tensors(model)))
-    return Subject(model, paths, modules, hollow)
+    return Subject(model, paths, modules, hollow, spared=hollow and not rebuilt)
 
 
 def joined(path: str, name: str) -> str:
