@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,41 @@ def test_a_prefix_counts_where_a_name_part_begins(file: str) -> None:
     torch.save({"submodule.w": torch.zeros(1), "a._orig_mod.w": torch.zeros(1)}, file)
     message = "1 of 2 names contain '_orig_mod.', which torch.compile puts there"
     assert told(file) == [("wrapped-names", "a._orig_mod.w", message)]
+
+
+def keep_output(module: nn.Module, given: object, result: torch.Tensor) -> None:
+    module.kept = result
+
+
+class Watching(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.utils.spectral_norm(nn.Linear(2, 2))
+        self.layer.register_forward_hook(self.look)
+        self.layer.register_forward_hook(Watching.glance)
+
+    def look(self, *given: object) -> None: ...
+
+    @staticmethod
+    def glance(*given: object) -> None: ...
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_hook_that_was_saved_with_a_model(file: str, zipped: bool) -> None:
+    model = nn.Sequential(Watching(), nn.Linear(2, 2)).eval()
+
+    def hooks() -> list[tuple[str, str, str]]:
+        torch.save(model, file, _use_new_zipfile_serialization=zipped)
+        return [each for each in told(file) if each[0] == "leftover-hook"]
+
+    assert hooks() == []
+    model[1].register_forward_hook(keep_output)
+    model[1].register_full_backward_pre_hook(partial(keep_output, result=torch.zeros(1)))
+    message = "was saved with it (tests.test_checks.keep_output), and runs in every pass"
+    assert hooks() == [
+        ("leftover-hook", "1", f"a forward hook {message}"),
+        ("leftover-hook", "1", f"a backward pre-hook {message}"),
+    ]
 
 
 def test_safetensors_without_a_framework(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+import shlex
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -183,3 +184,24 @@ def test_the_table_says_that_nothing_was_run(modtool: Modtool) -> None:
     assert "no code was run" in out
     assert "\x1b" not in out
     assert out.splitlines()[-1] == "findings 1   errors 1"
+
+
+@pytest.mark.parametrize(
+    ("prefix", "command"),
+    [
+        ("module._orig_mod.", "--strip-prefix module. --strip-prefix _orig_mod."),
+        ("net.module._orig_mod.", r"--rename 're:\b(module|_orig_mod)\.='"),
+        ("net.module.", r"--rename 're:\bmodule\.='"),
+    ],
+)
+def test_the_command_that_is_told_takes_every_prefix_away(
+    modtool: Modtool, prefix: str, command: str
+) -> None:
+    plain = nn.Sequential(nn.Linear(2, 2)).state_dict()
+    torch.save({f"{prefix}{name}": value for name, value in plain.items()}, "x.pth")
+    found = json.loads(modtool("check", "x.pth", "--json").out)["findings"]
+    (told,) = {each["remedy"].partition(" takes ")[0] for each in found}
+    assert told == f"modtool convert {command}"
+    assert modtool(*shlex.split(told)[1:], "x.pth", "-o", "plain.pth").code == 0
+    names = [name.removeprefix("net.") for name in torch.load("plain.pth")]
+    assert names == list(plain)

@@ -20,6 +20,7 @@ from modtool.checks.records import Checked, Failure, Questions
 from modtool.errors import UsageError
 from modtool.notes import CODES
 from tests.conftest import Ran
+from tests.formats.test_dcp import save as save_distributed
 
 Modtool = Callable[..., Ran]
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -367,3 +368,11 @@ def test_checking_a_file_imports_nothing_heavy(tmp_path: Path) -> None:
         env=os.environ,
     )
     assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_a_file_of_a_distributed_checkpoint_means_the_whole(modtool: Modtool) -> None:
+    save_distributed({"w": torch.zeros(3)}, Path("dist"))
+    (part,) = Path("dist").glob("*.distcp")
+    ran = modtool("check", str(part), "dist/.metadata", "--json")
+    found = json.loads(ran.out)["targets"]
+    assert (ran.code, [each["target"] for each in found]) == (0, ["dist/.metadata"])

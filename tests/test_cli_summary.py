@@ -211,8 +211,8 @@ def test_a_module_in_a_plain_list_is_noted(modtool: Modtool) -> None:
     assert ran.code == 0
     assert ran.err == (
         "warning: unregistered-module: layers: `layers` is a plain list that holds 2 modules "
-        "(Linear): parameters(), state_dict() and to() do not see what is in it; "
-        "use nn.ModuleList\n"
+        "(Linear): parameters(), state_dict() and to() do not see what is in it\n"
+        "  use nn.ModuleList\n"
     )
     (note,) = document(modtool("summary", example("unregistered"), "--json"))["notes"]
     assert (note["code"], note["level"], note["where"]) == (

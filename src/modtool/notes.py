@@ -182,7 +182,8 @@ CODES: Mapping[str, tuple[Level, str]] = MappingProxyType(
         "constant-tensors": ("note", "with --values: tensors that hold one value everywhere"),
         "equal-copies": (
             "note",
-            "with --values: a tensor equal to another to the bit, and stored once more",
+            "with --values: a tensor of 4 KiB or more that is equal to another, and stored once "
+            "more",
         ),
         "overflows-fp16": (
             "note",
@@ -271,7 +272,10 @@ CODES: Mapping[str, tuple[Level, str]] = MappingProxyType(
             "a model that gives different results for the same inputs in eval mode",
         ),
         "checks-left-out": ("note", "what could not be checked, and why"),
-        "leftover-hook": ("note", "a hook on a module that is not of the model's own code"),
+        "leftover-hook": (
+            "note",
+            "a hook on a module or parameter that is not of the model's own code",
+        ),
     }
 )
 

@@ -241,6 +241,7 @@ class ModuleNode:
         class_name: Qualified class name (`torch.nn.modules.linear.Linear`), "" where unknown.
         alias_of: The first path of the same module, when it is registered under several.
         mode_sensitive: True when it computes differently in train and in eval mode.
+        hooks: (kind, what it calls) of each hook that was saved with it.
     """
 
     path: str
@@ -250,6 +251,7 @@ class ModuleNode:
     class_name: str = ""
     alias_of: str | None = None
     mode_sensitive: bool = False
+    hooks: tuple[tuple[str, str], ...] = ()
 
     @property
     def depth(self) -> int:

@@ -204,10 +204,11 @@ def test_what_plain_containers_hide_is_noted() -> None:
     ]
     assert notes[0].message == (
         "`layers` is a plain list that holds 2 modules (Linear): parameters(), state_dict() and "
-        "to() do not see what is in it; use nn.ModuleList"
+        "to() do not see what is in it"
     )
+    assert notes[0].remedy == "use nn.ModuleList"
     assert "1 parameter (Parameter)" in notes[1].message
-    assert "nn.ParameterDict" in notes[1].message
+    assert notes[1].remedy == "use nn.ParameterDict"
 
 
 def test_lstm_weights_are_no_hidden_parameters() -> None:

@@ -147,11 +147,15 @@ def prove_fitting(
 
 
 def targets_in(target: str) -> Iterator[str]:
-    """The target itself, or what a folder that is no target holds.
+    """The target itself, or what a folder that is no target holds, or what a file is a part of.
 
     Raises:
         TargetError: There is nothing in the folder.
     """
+    whole = os.path.join(os.path.dirname(target), ".metadata")
+    if target.endswith(".distcp") and os.path.isfile(whole):
+        yield whole  # a hook of pre-commit names the files that changed
+        return
     if not is_file(target) or not os.path.isdir(target) or is_configuration(target):
         yield target
         return

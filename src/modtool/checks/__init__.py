@@ -10,7 +10,12 @@ from modtool.checks.optimizer import optimizer_mismatch
 from modtool.checks.safety import dangerous, unknown
 from modtool.checks.shards import unlisted_shards
 from modtool.checks.storages import recorded_devices
-from modtool.checks.structure import missing_metadata, saved_in_train_mode, wrapped_names
+from modtool.checks.structure import (
+    missing_metadata,
+    saved_hooks,
+    saved_in_train_mode,
+    wrapped_names,
+)
 from modtool.records import Checkpoint, Level, Note
 
 __all__ = ["CHECKS", "LEVELS", "at_or_above", "check_checkpoint", "worst_first"]
@@ -24,6 +29,7 @@ CHECKS: tuple[Check, ...] = (
     wrapped_names,
     missing_metadata,
     saved_in_train_mode,
+    saved_hooks,
     unlisted_shards,
     optimizer_mismatch,
 )

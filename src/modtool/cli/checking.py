@@ -81,7 +81,9 @@ def check(
     values: Annotated[
         bool,
         typer.Option(
-            "--values", help="Read every element of a checkpoint: NaN, Inf, zeros, copies, range."
+            "--values",
+            help="Read every element of a checkpoint: NaN, Inf, zeros, copies (of 4 KiB or more), "
+            "range.",
         ),
     ] = False,
     model: Annotated[

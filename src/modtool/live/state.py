@@ -259,7 +259,8 @@ def unregistered_note(
         "unregistered-module",
         where,
         f"`{name}` is a plain {container} that holds {count} ({kinds}): parameters(), state_dict() "
-        f"and to() do not see what is in it; use {proper}",
+        "and to() do not see what is in it",
+        f"use {proper}",
     )
 
 

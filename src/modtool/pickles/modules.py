@@ -7,6 +7,7 @@ own parameters, own buffers, what the class itself adds, then the children in or
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from modtool.errors import CorruptFileError, UnsafeFileError
 from modtool.pickles.nn_settings import (
@@ -16,11 +17,11 @@ from modtool.pickles.nn_settings import (
 )
 from modtool.pickles.plain import attributes_of, breadth, items_of, mapping_of
 from modtool.pickles.quantized_modules import packed_entries
-from modtool.pickles.symbols import Call, Global, PersistentId
+from modtool.pickles.symbols import Call, Global, PersistentId, class_named
 from modtool.pickles.torch_objects import TensorFacts, Tensors
 from modtool.records import ModuleNode, Role, TensorInfo
 
-__all__ = ["Found", "ModuleParts", "ModuleWalk", "described", "module_parts"]
+__all__ = ["HOOKS", "Found", "ModuleParts", "ModuleWalk", "described", "module_parts"]
 
 MAX_DEPTH = 200
 MAX_MODULES = 2_000_000
@@ -28,6 +29,15 @@ MAX_PATH = 2000
 # How many attributes and children the modules under second paths may have, all told: more is not
 # weight sharing but an attack.
 MAX_REPEATED = 200_000
+# The table of `nn.Module` that a hook stands in, and what such a hook is called.
+HOOKS: Mapping[str, str] = MappingProxyType(
+    {
+        "_forward_pre_hooks": "forward pre-hook",
+        "_forward_hooks": "forward hook",
+        "_backward_pre_hooks": "backward pre-hook",
+        "_backward_hooks": "backward hook",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +234,7 @@ class ModuleWalk:
             class_name=parts.class_name,
             alias_of=first if first != path else None,
             mode_sensitive=mode_sensitive(parts.class_name, parts.attributes),
+            hooks=tuple(hooks_in(parts.attributes)),
         )
 
 
@@ -243,3 +254,23 @@ def own_tensors(parts: ModuleParts, prefix: str, tensors: Tensors) -> Iterator[F
     for entry in packed_entries(parts.class_name, parts.attributes, tensors):
         role: Role = "parameter" if entry.facts is None else "buffer"
         yield Found(prefix + entry.name, entry.value, role, facts=entry.facts)
+
+
+def hooks_in(attributes: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    """The kind of each hook and the qualified name of what it calls; no methods of objects."""
+    for table, kind in HOOKS.items():
+        for hook in (mapping_of(attributes.get(table)) or {}).values():
+            name = name_of(hook)
+            if name:
+                yield kind, name
+
+
+def name_of(hook: object) -> str:
+    """The function, or the class of the object that is called; "" for an object's own method."""
+    match hook:
+        case Call(callee="functools.partial", arguments=(function, *_)):
+            return class_named(function)
+        case Call():
+            fetched = hook.callee.endswith(".getattr")
+            return class_named(hook) if fetched else hook.made
+    return class_named(hook)

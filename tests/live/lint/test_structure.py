@@ -31,7 +31,7 @@ def test_a_list_of_modules_is_told_and_a_module_list_is_not() -> None:
             "unregistered-module",
             "layers",
             "`layers` is a plain list that holds 2 modules (Linear): parameters(), state_dict() "
-            "and to() do not see what is in it; use nn.ModuleList",
+            "and to() do not see what is in it",
         )
     ]
     assert told(Holder(layers=nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)]))) == []
@@ -357,3 +357,36 @@ def test_a_layer_on_meta_is_told_of_a_model_that_is_not_built_with_values() -> N
         model = nn.Linear(30_000, 30_000)
     found = [(each.code, each.where) for each in lint_model(model, rebuild=built)]
     assert found == [("checks-left-out", "")]
+
+
+def test_a_hook_left_on_a_parameter_is_told() -> None:
+    def double(gradient: torch.Tensor) -> torch.Tensor:
+        return gradient * 2
+
+    def step(parameter: torch.Tensor) -> None:
+        parameter.grad = None
+
+    layer = nn.Linear(2, 2)
+    model = nn.Sequential(layer)
+    handle = layer.weight.register_hook(double)  # type: ignore[no-untyped-call]
+    here = "tests/live/lint/test_structure.py"
+    line = double.__code__.co_firstlineno
+    assert told(model) == [
+        (
+            "leftover-hook",
+            "0.weight",
+            f"a gradient hook is on it (double, {here}:{line}), and runs in every backward pass",
+        )
+    ]
+    handle.remove()
+    assert told(model) == []
+    layer.bias.register_post_accumulate_grad_hook(step)  # type: ignore[no-untyped-call]
+    line = step.__code__.co_firstlineno
+    assert told(model) == [
+        (
+            "leftover-hook",
+            "0.bias",
+            f"a hook behind the sum of gradients is on it (step, {here}:{line}), and runs in "
+            "every backward pass",
+        )
+    ]

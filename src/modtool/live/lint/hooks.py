@@ -8,15 +8,15 @@ from torch import nn
 from modtool.live.blame import is_library, shown_path
 from modtool.live.lint.subject import Subject, and_others
 from modtool.notes import note
+from modtool.pickles.modules import HOOKS
 from modtool.records import Note
 
 __all__ = ["deprecated_hooks", "leftover_hooks"]
 
-KINDS = {
-    "_forward_pre_hooks": "forward pre-hook",
-    "_forward_hooks": "forward hook",
-    "_backward_pre_hooks": "backward pre-hook",
-    "_backward_hooks": "backward hook",
+# The table of a parameter that a hook stands in, and what such a hook is called.
+OF_PARAMETERS = {
+    "_backward_hooks": "gradient hook",
+    "_post_accumulate_grad_hooks": "hook behind the sum of gradients",
 }
 
 
@@ -36,14 +36,23 @@ def deprecated_hooks(subject: Subject) -> Iterator[Note]:
 
 
 def leftover_hooks(subject: Subject) -> Iterator[Note]:
-    """Hooks on modules that neither a library nor the model's own code put there."""
+    """Hooks on modules and parameters that neither a library nor the model's own code put there."""
     classes = {type(module).__qualname__ for _, module in subject.modules}
-    for path, module in subject.modules:
-        for attribute, kind in KINDS.items():
-            for hook in getattr(module, attribute).values():
-                if is_from_outside(hook, classes):
-                    message = f"a {kind} is on it ({place_of(hook)}), and runs in every pass"
-                    yield note("leftover-hook", path, message)
+    for path, kind, hook in every_hook(subject):
+        if is_from_outside(hook, classes):
+            passes = "backward pass" if kind in OF_PARAMETERS.values() else "pass"
+            message = f"a {kind} is on it ({place_of(hook)}), and runs in every {passes}"
+            yield note("leftover-hook", path, message)
+
+
+def every_hook(subject: Subject) -> Iterator[tuple[str, str, Callable[..., object]]]:
+    """Where each hook is, what it is called, and the hook."""
+    modules = ((path, module, HOOKS) for path, module in subject.modules)
+    parameters = ((name, each, OF_PARAMETERS) for name, each in subject.parameters())
+    for path, holder, kinds in (*modules, *parameters):
+        for attribute, kind in kinds.items():
+            for hook in (getattr(holder, attribute, None) or {}).values():
+                yield path, kind, hook
 
 
 def is_from_outside(hook: Callable[..., object], classes: set[str]) -> bool:
