@@ -255,6 +255,7 @@ def test_the_document_key_by_key(modtool: Modtool) -> None:
         "mode_sensitive": False,
         "alias_of": None,
         "class": "torch.nn.modules.linear.Linear",
+        "section": None,
     }
     assert made["tensors"][0] == {
         "name": "fc1.weight",

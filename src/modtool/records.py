@@ -242,6 +242,7 @@ class ModuleNode:
         alias_of: The first path of the same module, when it is registered under several.
         mode_sensitive: True when it computes differently in train and in eval mode.
         hooks: (kind, what it calls) of each hook that was saved with it.
+        section: The part of a training checkpoint it belongs to; None where there is but one.
     """
 
     path: str
@@ -252,6 +253,7 @@ class ModuleNode:
     alias_of: str | None = None
     mode_sensitive: bool = False
     hooks: tuple[tuple[str, str], ...] = ()
+    section: str | None = None
 
     @property
     def depth(self) -> int:
@@ -316,7 +318,7 @@ class Checkpoint:
         format: `torch-zip`, `safetensors`, …; `python` for a live model.
         kind: What it is.
         tensors: Every tensor of every section, under each of its names, in file order.
-        modules: The module tree, root first; empty where nothing tells of modules.
+        modules: The module tree of each section, root first; empty where nothing tells of any.
         sections: The parts of a training checkpoint; empty where there is but one.
         values: Plain values by dotted name (`epoch`, `optimizer.param_groups.0.lr`).
         metadata: The container's own text (`__metadata__` of safetensors).
@@ -349,5 +351,18 @@ class Checkpoint:
         """The tensors of the model's part (all of them where there are no sections)."""
         if not self.sections:
             return self.tensors
-        names = {section.name for section in self.sections if section.role == "model"}
+        names = frozenset(self.model_sections)
         return tuple(tensor for tensor in self.tensors if tensor.section in names)
+
+    @property
+    def model_modules(self) -> tuple[ModuleNode, ...]:
+        """The modules of the model's part (all of them where there are no sections)."""
+        if not self.sections:
+            return self.modules
+        names = frozenset(self.model_sections)
+        return tuple(node for node in self.modules if node.section in names)
+
+    @property
+    def model_sections(self) -> tuple[str, ...]:
+        """The names of the sections that are the model; several for a GAN, say."""
+        return tuple(section.name for section in self.sections if section.role == "model")

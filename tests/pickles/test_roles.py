@@ -3,16 +3,20 @@
 from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from modtool.api.inspecting import summary
 from modtool.formats import open_checkpoint
 from modtool.pickles.display import display
 from modtool.pickles.symbols import Call, Global
 from modtool.records import Checkpoint
+from modtool.report.totals import Totals
 
 
 def model() -> nn.Module:
@@ -36,9 +40,27 @@ def scheduler() -> dict[str, object]:
     return torch.optim.lr_scheduler.StepLR(sgd, 1).state_dict()
 
 
+def wide() -> "OrderedDict[str, Tensor]":
+    return OrderedDict(nn.Linear(30, 20).state_dict())
+
+
+# What `torch.amp.GradScaler("cuda").state_dict()` gives.
+SCALER = {
+    "scale": 65536.0,
+    "growth_factor": 2.0,
+    "backoff_factor": 0.5,
+    "growth_interval": 2000,
+    "_growth_tracker": 0,
+}
+
+
 def opened(path: Path, value: object) -> Checkpoint:
     torch.save(value, path)
     return open_checkpoint(str(path))
+
+
+def shown(path: Path, section: str | None = None) -> dict[str, Any]:
+    return dict(summary(str(path), section=section).document)
 
 
 def roles(found: Checkpoint) -> dict[str, str]:
@@ -76,6 +98,7 @@ CASES: Mapping[str, Case] = {
             "state_dict": "model",
             "callbacks.ModelCheckpoint{'monitor': 'loss'}": "other",
             "optimizer_states": "optimizer",
+            "lr_schedulers": "scheduler",
         },
     ),
     "Lightning, with metrics in its loops before the model": (
@@ -185,7 +208,60 @@ CASES: Mapping[str, Case] = {
             "teacher": weights(),
             "dino_loss": {"center": torch.ones(1)},
         },
-        {"student": "model", "teacher": "model", "dino_loss": "other"},
+        {"student": "model", "teacher": "other", "dino_loss": "other"},
+    ),
+    "a teacher alone": (
+        lambda: {"teacher": weights(), "epoch": 3},
+        {"teacher": "model"},
+    ),
+    "a student beside a teacher's well-known name": (
+        lambda: {"student": weights(), "teacher": {"model": wide()}, "optimizer": optimizer()},
+        {"student": "model", "teacher.model": "other", "optimizer": "optimizer"},
+    ),
+    "a teacher before its student, both well named": (
+        lambda: {"teacher": {"model": wide()}, "student": {"model": weights()}},
+        {"teacher.model": "other", "student.model": "model"},
+    ),
+    "a policy beside a deeper target": (
+        lambda: {"policy": weights(), "target": {"model": weights(), "steps": torch.ones(1)}},
+        {"policy": "model", "target.model": "other", "target.steps": "other"},
+    ),
+    "small statistics outside of the model": (
+        lambda: {"input_stats": {"mean": torch.ones(1)}, "trainer": {"model": wide()}},
+        {"input_stats": "other", "trainer.model": "model"},
+    ),
+    "a body and a small head": (
+        lambda: {"backbone": wide(), "head": OrderedDict(weight=torch.ones(1, 1))},
+        {"backbone": "model", "head": "model"},
+    ),
+    "averaged weights alone, as ultralytics saves while it trains": (
+        lambda: {"epoch": 3, "model": None, "ema": model(), "optimizer": optimizer()},
+        {"ema": "model", "optimizer": "optimizer"},
+    ),
+    "two nets as modules": (
+        lambda: {"netG": model(), "netD": model(), "optimizerG": optimizer()},
+        {"netG": "model", "netD": "model", "optimizerG": "optimizer"},
+    ),
+    "detectron2": (
+        lambda: {
+            "model": weights(),
+            "optimizer": optimizer(),
+            "scheduler": scheduler(),
+            "iteration": 99,
+        },
+        {"model": "model", "optimizer": "optimizer", "scheduler": "scheduler"},
+    ),
+    "open_clip, with mixed precision": (
+        lambda: {"epoch": 1, "state_dict": weights(), "optimizer": optimizer(), "scaler": SCALER},
+        {"state_dict": "model", "optimizer": "optimizer", "scaler": "scaler"},
+    ),
+    "an optimizer that took no step": (
+        lambda: {"net": weights(), "opt": torch.optim.SGD(model().parameters()).state_dict()},
+        {"net": "model", "opt": "optimizer"},
+    ),
+    "what is only named like a scheduler": (
+        lambda: {"net": weights(), "scheduler": "cosine", "scaler": None, "scheduler_args": {}},
+        {"net": "model"},
     ),
     "two levels down": (
         lambda: {"trainer": {"model": {"state_dict": weights()}, "optimizer": optimizer()}},
@@ -215,7 +291,83 @@ def test_the_sections_of_well_known_trainers(tmp_path: Path, name: str) -> None:
     assert roles(found) == expected
     assert list(roles(found)) == list(expected)
     used = {tensor.section for tensor in found.tensors}
-    assert used == set(expected)
+    shown = {part for part in expected if any(name.startswith(part) for name in found.values)}
+    assert used <= set(expected) <= used | shown
+
+
+# Section of a training checkpoint -> what `--section` shows of it, without a single tensor.
+PLAIN_SECTIONS: Mapping[str, Mapping[str, object]] = {
+    "scaler": {f"scaler.{name}": value for name, value in SCALER.items()},
+    "scheduler": {
+        "scheduler.step_size": 1,
+        "scheduler.gamma": 0.1,
+        "scheduler.base_lrs": [0.001],
+        "scheduler.last_epoch": 0,
+    },
+}
+
+
+@pytest.mark.parametrize("name", PLAIN_SECTIONS)
+def test_sections_without_tensors_can_be_selected(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "x.pth"
+    opened(path, {"model": weights(), "scheduler": scheduler(), "scaler": SCALER, "epoch": 3})
+    document = shown(path, name)
+    values = document["values"]
+    assert PLAIN_SECTIONS[name].items() <= values.items()
+    assert all(key.startswith(f"{name}.") for key in values)
+    assert document["tensors"] == []
+    assert document["totals"] == asdict(Totals(0, 0, 0, 0, 0, 0))
+    whole = shown(path)["sections"]
+    assert {"name": name, "role": name, "tensors": 0, "bytes": 0} in whole
+
+
+def test_each_of_two_nets_has_a_tree_and_figures_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    opened(path, {"G": nn.Sequential(nn.Linear(3, 2)), "D": nn.Sequential(nn.Linear(9, 2))})
+    modules = shown(path)["modules"]
+    assert [(each["section"], each["path"], each["parameters"]) for each in modules] == [
+        ("G", "", 8),
+        ("G", "0", 8),
+        ("D", "", 20),
+        ("D", "0", 20),
+    ]
+    (table, *_) = summary(str(path), columns=["module", "parameters"]).tables
+    assert table.rows == (
+        ((0, "(all)"), 28),
+        ((1, "(G): Sequential()"), 8),
+        ((2, "(0): Linear(in_features=3, out_features=2, bias=True)"), 8),
+        ((1, "(D): Sequential()"), 20),
+        ((2, "(0): Linear(in_features=9, out_features=2, bias=True)"), 20),
+    )
+    alone = shown(path, "D")["modules"]
+    assert [(each["path"], each["parameters"]) for each in alone] == [("", 20), ("0", 20)]
+
+
+def test_two_nets_of_the_same_names_are_drawn_apart(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    opened(path, {"G": weights(), "D": {"0.weight": torch.ones(9, 2)}})
+    (table, *_) = summary(str(path), columns=["path", "parameters"]).tables
+    assert table.rows == (("", 30), ("G", 12), ("G.0", 8), ("G.1", 4), ("D", 18), ("D.0", 18))
+    (table, *_) = summary(str(path), tensors=True).tables
+    assert [row[:2] for row in table.rows] == [
+        ("G", (0, "0.weight")),
+        ("G", (0, "0.bias")),
+        ("G", (0, "1.weight")),
+        ("G", (0, "1.bias")),
+        ("G", (0, "1.running_mean")),
+        ("G", (0, "1.running_var")),
+        ("G", (0, "1.num_batches_tracked")),
+        ("D", (0, "0.weight")),
+    ]
+
+
+def test_the_tree_is_that_of_the_model_and_not_of_what_lies_beside(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    opened(path, {"best_model": nn.Linear(5, 5), "model": nn.Linear(3, 2)})
+    modules = shown(path)["modules"]
+    assert [(each["path"], each["parameters"]) for each in modules] == [("", 8)]
+    beside = shown(path, "best_model")["modules"]
+    assert [(each["path"], each["parameters"]) for each in beside] == [("", 30)]
 
 
 def test_the_names_of_a_nested_model(tmp_path: Path) -> None:

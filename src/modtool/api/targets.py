@@ -171,7 +171,7 @@ def narrowed(checkpoint: Checkpoint, section: str | None) -> Checkpoint:
     return replace(
         checkpoint,
         tensors=tuple(tensor for tensor in checkpoint.tensors if tensor.section == section),
-        modules=checkpoint.modules if roles[section] == "model" else (),
+        modules=tuple(node for node in checkpoint.modules if node.section == section),
         sections=(),
         values={name: item for name, item in checkpoint.values.items() if name.startswith(prefix)},
     )

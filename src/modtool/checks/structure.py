@@ -76,7 +76,7 @@ def saved_in_train_mode(checkpoint: Checkpoint) -> Iterator[Note]:
         return
     modules = [
         node
-        for node in checkpoint.modules
+        for node in checkpoint.model_modules
         if node.mode_sensitive and node.training and node.alias_of is None
     ]
     if modules:

@@ -116,8 +116,8 @@ def is_equal(a: object, b: object) -> bool:
 
 def module_changes(a: Checkpoint, b: Checkpoint) -> Iterator[ModuleChange]:
     """The modules that both have, where type, settings or mode differ."""
-    known = {module.path: module for module in b.modules if module.type}
-    for module in a.modules:
+    known = {module.path: module for module in b.model_modules if module.type}
+    for module in a.model_modules:
         other = known.get(module.path)
         if module.type and other is not None and said(module, other) != said(other, module):
             yield ModuleChange(module.path, said(module, other), said(other, module))

@@ -68,7 +68,7 @@ def read_archive(reader: Reader, directory: Directory) -> Checkpoint:
         tensors=tuple(
             replace(tensor, section=None) if single else tensor for tensor in package.tensors
         ),
-        modules=tuple(package.modules),
+        modules=tuple(replace(node, section=None) if single else node for node in package.modules),
         sections=() if single else tuple(package.sections),
         values=package.values,
         metadata=package.metadata(),
@@ -140,8 +140,9 @@ class Package:
         section = name.removesuffix(".pkl").replace("/", ".")
         self.sections.append(self.section(section, contents.kind))
         self.kinds.append(contents.kind)
-        self.modules.extend(contents.modules if not self.modules else ())
-        self.pickled_modules.extend(contents.modules)
+        nodes = [replace(node, section=section) for node in contents.modules]
+        self.modules.extend(nodes)
+        self.pickled_modules.extend(nodes)
         for tensor in contents.tensors:
             inner = f"{tensor.section}.{tensor.name}" if tensor.section else tensor.name
             self.tensors.append(replace(tensor, section=section, name=inner))
@@ -180,7 +181,7 @@ class Package:
         section = f"ts_code.{number}"
         self.sections.append(self.section(section, "full_model"))
         self.kinds.append("full_model")
-        self.modules.extend(nodes if not self.modules else ())
+        self.modules.extend(replace(node, section=section) for node in nodes)
         self.tensors.extend(replace(tensor, section=section) for tensor in tensors)
 
     def kind(self) -> Kind:

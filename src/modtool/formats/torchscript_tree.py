@@ -52,7 +52,7 @@ class ScriptTree:
         Raises:
             CorruptFileError: A tensor contradicts itself, or a module contains itself.
         """
-        walk = ModuleWalk(self.tensors, self.nodes, understand=self.parts)
+        walk = ModuleWalk(self.tensors, nodes=self.nodes, understand=self.parts)
         for parts, path, found in walk.modules(root):
             for each in found:
                 info = described(each, self.tensors, None)

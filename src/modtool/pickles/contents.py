@@ -11,7 +11,13 @@ from modtool.pickles.display import key_text
 from modtool.pickles.modules import Found, ModuleWalk, described, module_parts
 from modtool.pickles.places import Places, entries
 from modtool.pickles.plain import breadth, mapping_of
-from modtool.pickles.roles import buffer_names, is_model_name, primary, role_of
+from modtool.pickles.roles import (
+    buffer_names,
+    is_model_name,
+    primary,
+    role_of,
+    role_without_tensors,
+)
 from modtool.pickles.torch_objects import Tensors
 from modtool.pickles.values import Values
 from modtool.records import Kind, ModuleNode, Role, Section, TensorInfo
@@ -71,7 +77,7 @@ class Walk:
             self.checkpoint(root, "")
         else:
             self.section(root, None, "tensors" if kind == "tensors" else "model")
-        sections = primary(self.sections)
+        sections = primary(self.sections, self.elements())
         tensors = with_requires_grad(self.found, root, sections)
         if kind != "checkpoint":
             sections = ()
@@ -109,8 +115,7 @@ class Walk:
         for key, item in mapping.items():
             name = f"{path}.{key_text(key)}" if path else key_text(key)
             if not self.places.hold(item):
-                if name != REQUIRES_GRAD:
-                    self.values.keep(name, item)
+                self.without_tensors(name, item, whole)
             elif not whole and self.is_divided(name, item):
                 self.checkpoint(item, name)
             else:
@@ -118,6 +123,23 @@ class Walk:
                 self.sections.append(Section(name, role))
                 self.section(item, name, role)
         self.open.discard(id(value))
+
+    def without_tensors(self, name: str, value: object, whole: bool) -> None:
+        """Take plain values; a scheduler's are a section of their own."""
+        if name == REQUIRES_GRAD:
+            return
+        role = None if whole else role_without_tensors(name, value)
+        if role is not None:
+            self.sections.append(Section(name, role))
+        self.values.keep(name, value)
+
+    def elements(self) -> Mapping[str, int]:
+        """How many elements each section has."""
+        counts = dict.fromkeys((section.name for section in self.sections), 0)
+        for tensor in self.found:
+            if tensor.section is not None:
+                counts[tensor.section] += tensor.numel
+        return counts
 
     def role(self, name: str, value: object) -> str:
         """What a section is."""
@@ -147,11 +169,11 @@ class Walk:
     def section(self, value: object, section: str | None, role: str) -> None:
         """Take the tensors of one section, and what plain values lie beside them."""
         if module_parts(value) is not None:
-            walk = ModuleWalk(self.places.tensors)
+            walk = ModuleWalk(self.places.tensors, section)
             for found in walk.walk(value):
                 self.places.take_name(found.name)
                 self.take(found, section)
-            self.modules.extend(walk.nodes if role == "model" else ())
+            self.modules.extend(walk.nodes)
             return
         places = list(self.places.of(value))
         buffers = buffer_names([name for name, _ in places]) if role in WEIGHTS else ()

@@ -169,6 +169,7 @@ class ModuleWalk:
 
     Attributes:
         tensors: What reads the tensors.
+        section: The part of a training checkpoint that the modules belong to.
         nodes: The modules, in the order of the walk.
         understand: What tells a module from other values.
         first_path: Where each module was met first, by identity.
@@ -177,6 +178,7 @@ class ModuleWalk:
     """
 
     tensors: Tensors
+    section: str | None = None
     nodes: list[ModuleNode] = field(default_factory=list)
     understand: Callable[[object], ModuleParts | None] = module_parts
     first_path: dict[int, str] = field(default_factory=dict)
@@ -235,6 +237,7 @@ class ModuleWalk:
             alias_of=first if first != path else None,
             mode_sensitive=mode_sensitive(parts.class_name, parts.attributes),
             hooks=tuple(hooks_in(parts.attributes)),
+            section=self.section,
         )
 
 

@@ -5,11 +5,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from modtool.pickles.modules import module_parts
-from modtool.pickles.plain import mapping_of
+from modtool.pickles.plain import items_of, mapping_of
 from modtool.pickles.torch_objects import Tensors
 from modtool.records import Section
 
-__all__ = ["buffer_names", "is_model_name", "primary", "role_of"]
+__all__ = ["buffer_names", "is_model_name", "primary", "role_of", "role_without_tensors"]
 
 # Buffers that torch.nn, torch.nn.utils and torch.ao register (torch 2.13), by their last names.
 BUFFER_NAMES = frozenset(
@@ -42,10 +42,14 @@ MODEL_NAMES = (
     "params",
     "model_weights",
     "net_state_dict",
+    "student",
 )
+# What has fewer elements than this share of the largest part is no model beside it.
+SMALL = 0.1
 
 AVERAGED = re.compile(r"(?:^|[._])(?:ema|averaged?|swa)(?:[._]|$)")
 AUXILIARY = re.compile(r"loss|criterion|metric")
+TEACHER = re.compile(r"(?:^|[._])teacher(?:[._]|$)")
 
 
 def is_model_name(name: str) -> bool:
@@ -72,12 +76,9 @@ def role_of(name: str, value: object, tensors: Tensors) -> str:
     """What a section is: model, ema, optimizer, scheduler, scaler or other."""
     lower = name.lower()
     mapping = mapping_of(value) or {}
-    if "param_groups" in mapping or "optim" in lower:
-        return "optimizer"
-    if "scheduler" in lower or "last_epoch" in mapping:
-        return "scheduler"
-    if "scaler" in lower or "growth_factor" in mapping:
-        return "scaler"
+    training = training_role(lower, mapping)
+    if training is not None:
+        return training
     if AVERAGED.search(lower):
         return "ema"
     if AUXILIARY.search(lower):
@@ -85,6 +86,33 @@ def role_of(name: str, value: object, tensors: Tensors) -> str:
     if module_parts(value) is not None or (mapping and is_model_name(name)):
         return "model"
     return "model" if mapping and is_flat(mapping, tensors) else "other"
+
+
+def training_role(lower: str, mapping: Mapping[object, object]) -> str | None:
+    """What only training needs: an optimizer, a scheduler or a scaler; None for anything else."""
+    for key, role in TRAINING_KEYS.items():
+        if key in mapping:
+            return role
+    return next((role for part, role in TRAINING_NAMES.items() if part in lower), None)
+
+
+# What the state of each has, as torch writes it; and what it is called.
+TRAINING_KEYS = {"param_groups": "optimizer", "last_epoch": "scheduler", "growth_factor": "scaler"}
+TRAINING_NAMES = {"optim": "optimizer", "scheduler": "scheduler", "scaler": "scaler"}
+
+
+def role_without_tensors(name: str, value: object) -> str | None:
+    """What a part without a tensor is; None for a plain value.
+
+    An optimizer that took no step has its groups alone; the state of schedulers and scalers is
+    numbers. A list may hold several of them.
+    """
+    items = items_of(value)
+    mapping = mapping_of(items[0] if items else value)
+    if not mapping:
+        return None
+    role = training_role(name.lower(), mapping)
+    return role if role != "optimizer" or "param_groups" in mapping else None
 
 
 def is_flat(mapping: Mapping[object, object], tensors: Tensors) -> bool:
@@ -96,24 +124,44 @@ def is_flat(mapping: Mapping[object, object], tensors: Tensors) -> bool:
     )
 
 
-def primary(sections: Sequence[Section]) -> tuple[Section, ...]:
-    """The sections, with the role of model left to the best named; to all when none is named so.
+def primary(sections: Sequence[Section], elements: Mapping[str, int]) -> tuple[Section, ...]:
+    """The sections, with the role of model left to what is the model, by these rules in order.
 
-    A generator and a discriminator are both the model; `model` beside `best_model` is alone.
+    1. Averaged weights are the model where nothing else is. A teacher never is beside others.
+    2. What lies outside goes before what lies inside, but for parts that are too small.
+    3. Among those, the name that tells most; all of them where none tells: a generator and a
+       discriminator are both the model, `model` beside `best_model` is alone.
+
+    Args:
+        sections: In the file's order.
+        elements: How many each has, by its name.
     """
     candidates = [section for section in sections if section.role == "model"]
-    named = [section for section in candidates if rank(section) < len(MODEL_NAMES)]
-    if not named:
-        return tuple(sections)
-    # The outermost first: a teacher's `model` lies deeper than the `net` that is trained.
-    chosen = min(named, key=lambda section: (section.name.count("."), rank(section)))
+    candidates = candidates or [section for section in sections if section.role == "ema"]
+    candidates = [each for each in candidates if not TEACHER.search(each.name)] or candidates
+    least = SMALL * max((elements[section.name] for section in candidates), default=0)
+    depth = min((level(each) for each in candidates if elements[each.name] >= least), default=0)
+    chosen = [section for section in candidates if level(section) == depth]
+    best = min(map(rank, chosen), default=UNNAMED)
+    if best < UNNAMED:
+        chosen = [next(section for section in chosen if rank(section) == best)]
     return tuple(
-        replace(section, role="other") if section in candidates and section != chosen else section
+        replace(section, role="model" if section in chosen else "other")
+        if section.role == "model" or section in chosen
+        else section
         for section in sections
     )
+
+
+def level(section: Section) -> int:
+    """How deep a section lies: 0 for the outermost."""
+    return section.name.count(".")
+
+
+UNNAMED = len(MODEL_NAMES)
 
 
 def rank(section: Section) -> int:
     """How telling a section's name is: 0 the most."""
     last = section.name.rpartition(".")[2]
-    return MODEL_NAMES.index(last) if last in MODEL_NAMES else len(MODEL_NAMES)
+    return MODEL_NAMES.index(last) if last in MODEL_NAMES else UNNAMED

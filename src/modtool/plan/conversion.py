@@ -85,7 +85,7 @@ def plan_flags(checkpoint: Checkpoint) -> Plan | None:
     """
     if checkpoint.root is not None:
         recorded = mapping_of((mapping_of(checkpoint.root) or {}).get(FLAGS_KEY))
-        return plan_rewrite(checkpoint) if checkpoint.modules or recorded else None
+        return plan_rewrite(checkpoint) if checkpoint.model_modules or recorded else None
     body = checkpoint.pickles.get("data.pkl") if checkpoint.format == "torchscript" else None
     if not isinstance(body, Pickle):
         return None

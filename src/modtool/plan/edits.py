@@ -31,7 +31,7 @@ __all__ = [
 
 def types_of(checkpoint: Checkpoint) -> Types | None:
     """Tensor name -> class name of the module that owns it; None where the file does not tell."""
-    by_path = {module.path: module.type for module in checkpoint.modules if module.type}
+    by_path = {module.path: module.type for module in checkpoint.model_modules if module.type}
     if not by_path:
         return None
     owners = {tensor.name: owner(tensor.name)[0] for tensor in checkpoint.model_tensors}

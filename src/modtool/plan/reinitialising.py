@@ -25,7 +25,7 @@ def reinit(plan: Plan, rules: Sequence[Rule], seed: int) -> Plan:
     Where a rule selects both parts of a weight norm, the magnitude becomes the norms of the
     direction, so that the weight is what the scheme made.
     """
-    modules = {module.path: module for module in plan.source.modules}
+    modules = {module.path: module for module in plan.source.model_modules}
     partners = ties_of(plan)
     fills: dict[str, Fill] = {}
     selected: set[str] = set()

@@ -1,7 +1,7 @@
 """The report of `summary`: the module tree, or the tree of names, with what each part holds."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from types import MappingProxyType
 
@@ -23,6 +23,7 @@ __all__ = ["summary_report"]
 MODULE_DEFAULT = ("module", "parameters", "trainable", "mode", "shape")
 NAMES_DEFAULT = ("module", "parameters", "bytes", "dtype", "shape")
 TENSOR_DEFAULT = ("tensor", "shape", "dtype", "bytes")
+SECTIONED_DEFAULT = ("section", *TENSOR_DEFAULT)
 MAX_VALUES = 20
 
 
@@ -47,11 +48,13 @@ def summary_report(
     totals = add_up(inside, sharing.fresh) if alone else totals_of(inside)
 
     def tables() -> tuple[Table, ...]:
-        modules = checkpoint.modules or modules_named(inside)
+        several = len(checkpoint.model_sections) > 1
+        drawn = below_sections(inside) if several else inside
+        modules = module_trees(checkpoint) or modules_named(drawn)
         if tensors or not modules:
-            main = tensor_table(inside, columns)
+            main = tensor_table(inside, columns or (SECTIONED_DEFAULT if several else ()))
         else:
-            main = module_table(modules, inside, columns, depth)
+            main = module_table(modules, drawn, columns, depth)
         extra = (*section_tables(checkpoint), *value_tables(checkpoint))
         return (main, *extra) if main.rows or not extra else extra
 
@@ -61,6 +64,32 @@ def summary_report(
         totals=closing_line(totals),
         notes=checkpoint.notes,
     )
+
+
+def below_sections(tensors: Sequence[TensorInfo]) -> tuple[TensorInfo, ...]:
+    """Tensors of several models under the names that they have in one tree of all."""
+    return tuple(replace(each, name=f"{each.section}.{each.name}") for each in tensors)
+
+
+def module_trees(checkpoint: Checkpoint) -> tuple[ModuleNode, ...]:
+    """The modules of the model; those of several models below a root without a type."""
+    modules = checkpoint.model_modules
+    if not modules or len(checkpoint.model_sections) < 2:
+        return modules
+    trees = (
+        replace(
+            node,
+            path=below(node.section, node.path),
+            alias_of=None if node.alias_of is None else below(node.section, node.alias_of),
+        )
+        for node in modules
+    )
+    return (ModuleNode(""), *trees)
+
+
+def below(section: str | None, path: str) -> str:
+    """The path of a module in one tree of several models."""
+    return f"{section}.{path}" if path else str(section)
 
 
 def modules_named(tensors: Sequence[TensorInfo]) -> tuple[ModuleNode, ...]:
@@ -95,15 +124,13 @@ def in_order(siblings: list[str]) -> list[str]:
 
 def document(checkpoint: Checkpoint, sharing: Sharing, totals: Totals) -> dict[str, object]:
     """The JSON document, key by key as the contract has it."""
-    modules = checkpoint.modules
-    measured = module_figures(modules, checkpoint.model_tensors) if modules else {}
     return {
         "target": checkpoint.target,
         "format": checkpoint.format,
         "kind": checkpoint.kind,
         "totals": asdict(totals),
         "sections": sections_document(checkpoint),
-        "modules": [module_document(node, measured[node.path]) for node in modules],
+        "modules": modules_document(checkpoint),
         "tensors": tensors_document(checkpoint.tensors, sharing),
         "values": dict(checkpoint.values),
         "metadata": dict(checkpoint.metadata),
@@ -111,9 +138,25 @@ def document(checkpoint: Checkpoint, sharing: Sharing, totals: Totals) -> dict[s
     }
 
 
+def modules_document(checkpoint: Checkpoint) -> list[dict[str, object]]:
+    trees: dict[str | None, list[ModuleNode]] = {}
+    for node in checkpoint.model_modules:
+        trees.setdefault(node.section, []).append(node)
+    tensors: dict[str | None, list[TensorInfo]] = {}
+    for tensor in checkpoint.model_tensors if trees else ():
+        tensors.setdefault(tensor.section, []).append(tensor)
+    return [
+        module_document(node, measured[node.path])
+        for section, nodes in trees.items()
+        for measured in [module_figures(nodes, tensors.get(section, ()))]
+        for node in nodes
+    ]
+
+
 def module_document(node: ModuleNode, figures: Figures) -> dict[str, object]:
     return {
         "path": node.path,
+        "section": node.section,
         "type": node.type,
         "settings": node.settings,
         "depth": node.depth,
@@ -157,7 +200,7 @@ def module_table(
     depth: int | None,
 ) -> Table:
     """A row for every module that is not folded away."""
-    typed = modules[0].type is not None
+    typed = any(node.type is not None for node in modules[:2])
     columns = chosen("modules", keys or (MODULE_DEFAULT if typed else NAMES_DEFAULT))
     own: dict[str, list[TensorInfo]] = {}
     for tensor in tensors:
