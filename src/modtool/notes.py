@@ -3,12 +3,12 @@
 Why each matters and what to do about it stands in `checks/explanations.md`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from modtool.records import Level, Note
 
-__all__ = ["CODES", "note"]
+__all__ = ["CODES", "first_names", "note"]
 
 CODES: Mapping[str, tuple[Level, str]] = MappingProxyType(
     {
@@ -98,6 +98,10 @@ CODES: Mapping[str, tuple[Level, str]] = MappingProxyType(
         "extra-state": (
             "note",
             "a class that adds, or may add, to state_dict() what only its own code can make",
+        ),
+        "cyclic-value": (
+            "note",
+            "a value that contains itself, which is shown up to there and no further",
         ),
         "stray-bytes": (
             "note",
@@ -283,3 +287,9 @@ CODES: Mapping[str, tuple[Level, str]] = MappingProxyType(
 def note(code: str, where: str, message: str, remedy: str = "") -> Note:
     """A note with the level that its code has in `CODES`."""
     return Note(code, CODES[code][0], where, message, remedy)
+
+
+def first_names(names: Sequence[str], count: int = 3) -> str:
+    """The first few of many names, and how many more there are."""
+    shown = ", ".join(names[:count])
+    return shown if len(names) <= count else f"{shown} and {len(names) - count:,} more"

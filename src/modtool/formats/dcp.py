@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 
 from modtool.errors import CorruptFileError, UnsafeFileError
 from modtool.formats.files import open_reader
-from modtool.formats.members import errors_name, first_names, is_missing, link_notes, path_inside
-from modtool.notes import note
+from modtool.formats.members import errors_name, is_missing, link_notes, path_inside
+from modtool.notes import first_names, note
 from modtool.pickles.contents import contents_of
 from modtool.pickles.plain import Unknown, mapping_of
 from modtool.pickles.reader import Pickle, read_pickle
@@ -100,7 +100,7 @@ def checkpoint(folder: str, path: str, pickle: Pickle, size: int) -> Checkpoint:
         tuple(map(with_chunks, contents.tensors)),
         sections=contents.sections,
         values=contents.values,
-        notes=tuple(items.notes()),
+        notes=(*items.notes(), *contents.notes),
         root=root,
         pickles={METADATA: pickle},
     )

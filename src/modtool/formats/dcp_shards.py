@@ -15,8 +15,8 @@ from modtool.formats import safetensors
 from modtool.formats.dcp import NAME
 from modtool.formats.files import open_reader
 from modtool.formats.json_text import parse_json
-from modtool.formats.members import errors_name, first_names, link_notes
-from modtool.notes import note
+from modtool.formats.members import errors_name, link_notes
+from modtool.notes import first_names, note
 from modtool.pickles.roles import buffer_names
 from modtool.pickles.torch_values import numbers
 from modtool.records import DTYPES, Checkpoint, Chunk, Note, Role, Storage, TensorInfo

@@ -16,13 +16,12 @@ from modtool.errors import TargetError
 from modtool.formats.files import open_reader
 from modtool.formats.members import (
     errors_name,
-    first_names,
     link_notes,
     path_inside,
     read_member_file,
 )
 from modtool.formats.sharded import in_file, in_part
-from modtool.notes import note
+from modtool.notes import first_names, note
 from modtool.pickles.plain import items_of, mapping_of
 from modtool.pickles.torch_values import numbers
 from modtool.records import Checkpoint, Note, Section, Storage, TensorInfo

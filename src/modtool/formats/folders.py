@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from modtool.errors import TargetError, UnknownFormatError
 from modtool.formats import dcp, dcp_shards, deepspeed
 from modtool.formats.foreign import what_folder_it_is
-from modtool.formats.members import first_names, link_notes
+from modtool.formats.members import link_notes
 from modtool.formats.sharded import read_files
-from modtool.notes import note
+from modtool.notes import first_names, note
 from modtool.records import Checkpoint, Note
 
 __all__ = ["folder_of", "read_folder"]

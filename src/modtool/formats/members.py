@@ -21,7 +21,6 @@ from modtool.records import Checkpoint, Note
 
 __all__ = [
     "errors_name",
-    "first_names",
     "is_missing",
     "link_notes",
     "path_inside",
@@ -116,9 +115,3 @@ def errors_name(path: str) -> Iterator[None]:
         if error.message.startswith(path):
             raise
         raise type(error)(f"{path}: {error.message}", error.hint) from None
-
-
-def first_names(names: list[str], count: int = 3) -> str:
-    """The first few of many names, and how many more there are."""
-    shown = ", ".join(names[:count])
-    return shown if len(names) <= count else f"{shown} and {len(names) - count:,} more"

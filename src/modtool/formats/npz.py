@@ -6,7 +6,6 @@ from dataclasses import replace
 from modtool.errors import CorruptFileError
 from modtool.formats import npy
 from modtool.formats.files import Reader
-from modtool.formats.members import first_names
 from modtool.formats.npy import array_tensor, parse_header, pickled_note
 from modtool.formats.zip_directory import (
     DEFLATED,
@@ -16,7 +15,7 @@ from modtool.formats.zip_directory import (
     data_start,
     member_range,
 )
-from modtool.notes import note
+from modtool.notes import first_names, note
 from modtool.pickles.roles import buffer_names
 from modtool.records import Checkpoint, FileRange, Note, TensorInfo
 

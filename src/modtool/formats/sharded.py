@@ -14,13 +14,12 @@ from modtool.formats.files import Reader
 from modtool.formats.foreign import what_it_is
 from modtool.formats.json_text import read_json
 from modtool.formats.members import (
-    first_names,
     is_missing,
     link_notes,
     path_inside,
     read_member_file,
 )
-from modtool.notes import note
+from modtool.notes import first_names, note
 from modtool.pickles.roles import buffer_names
 from modtool.records import CallableUse, Checkpoint, Kind, Note, Section, Storage, TensorInfo
 

@@ -85,7 +85,11 @@ def read_file(reader: Reader, *, lost: bool) -> Checkpoint:
         modules=contents.modules,
         sections=contents.sections,
         values=contents.values,
-        notes=(*stray_bytes(reader, end), *extra_state_notes(contents.modules, sources)),
+        notes=(
+            *stray_bytes(reader, end),
+            *contents.notes,
+            *extra_state_notes(contents.modules, sources),
+        ),
         root=body.root,
         storages=storages.found,
         sources=sources,

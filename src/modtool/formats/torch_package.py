@@ -72,7 +72,7 @@ def read_archive(reader: Reader, directory: Directory) -> Checkpoint:
         sections=() if single else tuple(package.sections),
         values=package.values,
         metadata=package.metadata(),
-        notes=(*stray_bytes(directory), *package.extra_states(sources)),
+        notes=(*stray_bytes(directory), *package.notes, *package.extra_states(sources)),
         storages=package.storages,
         sources=sources,
         pickles=package.pickles,
@@ -93,6 +93,7 @@ class Package:
     sections: list[Section] = field(default_factory=list)
     kinds: list[Kind] = field(default_factory=list)
     values: dict[str, object] = field(default_factory=dict)
+    notes: list[Note] = field(default_factory=list)
     storages: dict[str, Storage] = field(default_factory=dict)
     pickles: dict[str, Pickle] = field(default_factory=dict)
     code: ScriptCode = field(default_factory=lambda: ScriptCode({}, {}))
@@ -129,6 +130,7 @@ class Package:
         )
         size = self.directory.members[f"{self.root}/{name}"].size
         contents = contents_of(pickle.root, Tensors(place.find), 40 * size + 10_000)
+        self.notes.extend(contents.notes)
         self.add(name, contents)
 
     def add(self, name: str, contents: Contents) -> None:

@@ -70,7 +70,7 @@ def read(reader: Reader) -> Checkpoint:
         modules=contents.modules,
         sections=contents.sections,
         values=contents.values,
-        notes=tuple(extra_state_notes(contents.modules, sources)),
+        notes=(*contents.notes, *extra_state_notes(contents.modules, sources)),
         root=body.root,
         storages=tar.storages.found,
         sources=sources,

@@ -3,11 +3,14 @@
 The object is walked once, bounded, and every tensor in it gets a section, a name and a role.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from modtool.errors import UnsafeFileError
+from modtool.notes import first_names, note
 from modtool.pickles.display import key_text
+from modtool.pickles.extra_state import hook_notes
 from modtool.pickles.modules import Found, ModuleWalk, described, module_parts
 from modtool.pickles.places import Places, entries
 from modtool.pickles.plain import breadth, mapping_of
@@ -20,12 +23,16 @@ from modtool.pickles.roles import (
 )
 from modtool.pickles.torch_objects import Tensors
 from modtool.pickles.values import Values
-from modtool.records import Kind, ModuleNode, Role, Section, TensorInfo
+from modtool.records import Kind, ModuleNode, Note, Role, Section, TensorInfo
 
 __all__ = ["Contents", "contents_of"]
 
 # The key under which `modtool freeze` records name -> bool in a training checkpoint.
 REQUIRES_GRAD = "requires_grad"
+# The entry of a quantized module that a numbered tensor was packed in.
+PACKED = re.compile(
+    r"\A((?:.*\.)?(?:_packed_params|_packed_weight_[ih]h|_all_weight_values\.\d+\.param))(?:\.\d+)+\Z"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,7 @@ class Contents:
     modules: tuple[ModuleNode, ...]
     sections: tuple[Section, ...]
     values: Mapping[str, object]
+    notes: tuple[Note, ...] = ()
 
 
 def contents_of(root: object, tensors: Tensors, budget: int) -> Contents:
@@ -69,6 +77,8 @@ class Walk:
     modules: list[ModuleNode] = field(default_factory=list)
     sections: list[Section] = field(default_factory=list)
     open: set[int] = field(default_factory=set)
+    hooks: dict[str, dict[str, None]] = field(default_factory=dict)
+    packed: dict[str, None] = field(default_factory=dict)
 
     def contents(self, root: object) -> Contents:
         """Everything, with the kind that it turns out to be."""
@@ -83,7 +93,8 @@ class Walk:
             sections = ()
         if not self.found:
             kind = "values"
-        return Contents(kind, tensors, tuple(self.modules), sections, self.values.found)
+        modules, values = tuple(self.modules), self.values.found
+        return Contents(kind, tensors, modules, sections, values, tuple(self.notes()))
 
     def kind_of(self, root: object) -> Kind:
         """What the root is, by its shape alone."""
@@ -107,7 +118,8 @@ class Walk:
     def checkpoint(self, value: object, path: str) -> None:
         """Divide nested dicts into sections; what holds no tensor is a value."""
         if id(value) in self.open:
-            return  # what contains itself is walked once
+            self.places.take_cycle(path)
+            return
         self.open.add(id(value))
         self.places.spend(breadth(value))
         mapping = entries(value) or {}
@@ -132,6 +144,25 @@ class Walk:
         if role is not None:
             self.sections.append(Section(name, role))
         self.values.keep(name, value)
+
+    def notes(self) -> Iterator[Note]:
+        """What may be otherwise in Python than it is shown."""
+        yield from hook_notes(self.hooks)
+        packed, dtypes, cyclic = list(self.packed), self.packed_dtypes(), self.places.cyclic
+        if packed:
+            message = "one entry of state_dict() each, whose packed tensors are numbered here: "
+            yield note("not-a-tensor", packed[0], message + first_names(packed))
+        if dtypes:
+            message = f"no tensors, and left out of what state_dict() has: {first_names(dtypes)}"
+            yield note("not-a-tensor", dtypes[0], message)
+        if cyclic:
+            message = f"a value that contains itself, shown once: {first_names(cyclic)}"
+            yield note("cyclic-value", cyclic[0], message)
+
+    def packed_dtypes(self) -> list[str]:
+        """The entries of quantized modules that say the type of what is packed beside them."""
+        kinds = [node for node in self.modules if node.class_name.endswith("PackedParams")]
+        return [f"{node.path}.dtype" for node in kinds if node.class_name.startswith("torch.")]
 
     def elements(self) -> Mapping[str, int]:
         """How many elements each section has."""
@@ -173,7 +204,9 @@ class Walk:
             for found in walk.walk(value):
                 self.places.take_name(found.name)
                 self.take(found, section)
+                self.packed.update(dict.fromkeys(PACKED.findall(found.name)))
             self.modules.extend(walk.nodes)
+            self.hooks.update(walk.hooks)
             return
         places = list(self.places.of(value))
         buffers = buffer_names([name for name, _ in places]) if role in WEIGHTS else ()

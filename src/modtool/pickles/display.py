@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from itertools import islice
 
-from modtool.pickles.plain import Unknown, breadth, items_of, mapping_of, plain
+from modtool.pickles.plain import CONTAINERS, Unknown, breadth, items_of, mapping_of, plain
 from modtool.pickles.symbols import Call
 
 __all__ = ["Display", "display", "key_text"]
@@ -14,6 +14,8 @@ MAX_TEXT = 10_000
 MAX_COST = 500_000
 COST_OF_TEXT = 16
 MAX_KEY_BREADTH = 100
+# What may hold other values.
+ENTERED = (*CONTAINERS, Call)
 
 
 def display(value: object) -> object:
@@ -25,16 +27,33 @@ def display(value: object) -> object:
 
 
 class Display:
-    """A showing of values, which counts what it has shown; `left` is what it may still cost."""
+    """A showing of values, which counts what it has shown; `left` is what it may still cost.
+
+    `cycles` counts the places where a value lay inside itself, and was shown as `…`.
+    """
 
     def __init__(self, left: int = MAX_COST) -> None:
         self.left = left
+        self.cycles = 0
+        self.open: set[int] = set()
 
     def show(self, value: object, depth: int = 0) -> object:
         """One value; nothing but `…` once too much has been shown."""
         self.left -= 1
+        if id(value) in self.open:
+            self.cycles += 1
+            return "…"
         if depth > MAX_DEPTH or self.left < 0:
             return "…"
+        if not isinstance(value, ENTERED):
+            return self.leaf(plain(value))
+        self.open.add(id(value))
+        shown = self.entered(value, depth)
+        self.open.discard(id(value))
+        return shown
+
+    def entered(self, value: object, depth: int) -> object:
+        """What may be a container, with what it holds."""
         if isinstance(value, Call):
             self.left -= breadth(value)
             value = omega_content(value)

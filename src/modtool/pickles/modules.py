@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from modtool.errors import CorruptFileError, UnsafeFileError
+from modtool.pickles.extra_state import hooks_of
 from modtool.pickles.nn_settings import (
     mode_sensitive,
     quantized_conv_attributes,
@@ -172,6 +173,7 @@ class ModuleWalk:
         section: The part of a training checkpoint that the modules belong to.
         nodes: The modules, in the order of the walk.
         understand: What tells a module from other values.
+        hooks: What may change `state_dict()`, in words, with the paths of the modules.
         first_path: Where each module was met first, by identity.
         open: The modules that the walk is inside of.
         repeated: How much there was in modules that were known already.
@@ -181,6 +183,7 @@ class ModuleWalk:
     section: str | None = None
     nodes: list[ModuleNode] = field(default_factory=list)
     understand: Callable[[object], ModuleParts | None] = module_parts
+    hooks: dict[str, dict[str, None]] = field(default_factory=dict)
     first_path: dict[int, str] = field(default_factory=dict)
     open: set[int] = field(default_factory=set)
     repeated: int = 0
@@ -202,6 +205,8 @@ class ModuleWalk:
         self.check_size(value, path, parts)
         self.open.add(id(value))
         self.nodes.append(self.node(value, path, parts))
+        for hook in hooks_of(parts.attributes):
+            self.hooks.setdefault(hook, {})[path] = None
         prefix = f"{path}." if path else ""
         yield parts, path, own_tensors(parts, prefix, self.tensors)
         for name, child in parts.children("_modules").items():

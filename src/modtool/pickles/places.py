@@ -18,6 +18,7 @@ __all__ = ["Places", "entries"]
 MAX_NESTING = 10_000
 MAX_DEPTH = 100
 MAX_NAME = 2000
+MAX_CYCLES = 1000
 # A tensor may have several names. Beyond these many, all told, somebody is doubling.
 FREE_NAMES = 20_000
 NAMES_OF_A_TENSOR = 4
@@ -41,6 +42,7 @@ class Places:
         self.holders: set[int] = set()
         self.made_containers: set[int] = set()  # calls that make a container
         self.open: set[int] = set()
+        self.cyclic: list[str] = []
         self.explore(root)
 
     # -- every container once --------------------------------------------------------------------
@@ -106,8 +108,11 @@ class Places:
             self.take_name(path)
             yield path, value
             return
-        if id(value) not in self.holders or id(value) in self.open:
-            return  # what contains itself is walked once
+        if id(value) not in self.holders:
+            return
+        if id(value) in self.open:
+            self.take_cycle(path)
+            return
         if len(self.open) > MAX_DEPTH:
             raise UnsafeFileError(f"a tensor lies more than {MAX_DEPTH} levels deep")
         self.open.add(id(value))
@@ -116,6 +121,11 @@ class Places:
         for key, item in children_of(value) or ():
             yield from self.of(item, prefix + key)
         self.open.discard(id(value))
+
+    def take_cycle(self, path: str) -> None:
+        """Record a place where a value lies inside itself; it is walked once."""
+        if len(self.cyclic) < MAX_CYCLES:
+            self.cyclic.append(path)
 
     def take_name(self, name: str) -> None:
         """Count a name of a tensor."""

@@ -30,7 +30,10 @@ class Values:
 
     def keep(self, path: str, value: object) -> None:
         """Record the values inside a value; tensors are left out."""
-        if self.places.tensors.facts(value) is not None or id(value) in self.open:
+        if self.places.tensors.facts(value) is not None:
+            return
+        if id(value) in self.open:
+            self.places.take_cycle(path)
             return
         self.display.left -= 1 + len(path) // COST_OF_TEXT
         if self.display.left >= 0:
@@ -50,7 +53,10 @@ class Values:
         children = self.nested(value) if mapping is None else mapping
         if children is None or len(self.open) > MAX_DEPTH:
             if path:
+                cycles = self.display.cycles
                 self.found[path] = self.display.show(value)
+                if self.display.cycles > cycles:
+                    self.places.take_cycle(path)
             return
         if not children and path:
             self.found[path] = {}
