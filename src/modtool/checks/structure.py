@@ -88,8 +88,8 @@ def saved_in_train_mode(checkpoint: Checkpoint) -> Iterator[Note]:
 
 def saved_hooks(checkpoint: Checkpoint) -> Iterator[Note]:
     """Hooks that were saved with a model, and are no library's and none of its own classes'."""
-    own = {f"{node.class_name}." for node in checkpoint.modules if node.class_name}
-    for node in checkpoint.modules:
+    own = {f"{node.class_name}." for node in checkpoint.model_modules if node.class_name}
+    for node in checkpoint.model_modules:
         for kind, name in node.hooks if node.alias_of is None else ():
             if not name.startswith((*LIBRARIES, *own)):
                 message = f"a {kind} was saved with it ({name}), and runs in every pass"
