@@ -1,5 +1,6 @@
 """Models that do what one does not expect of a forward pass."""
 
+import copy
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -8,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.nn.attention.flex_attention import flex_attention
 from torch.utils.checkpoint import checkpoint
 
+from modtool.live.fake import fake_mode, fake_tensors_only
 from modtool.live.inputs import parse_inputs
 from modtool.live.trace import trace
 from modtool.traces import Trace
@@ -72,6 +75,32 @@ def test_a_failure_in_a_thread_is_found() -> None:
     found = trace(model, parse_inputs(["2,4"], model), real=True)
     assert found.error is not None
     assert (found.error.path, found.error.type) == ("layers.3", "Linear")
+
+
+def copying(layer: nn.Module, x: torch.Tensor) -> object:
+    """Copies a layer where torch keeps weak references to what constants are stored in."""
+    x = layer(x * torch.tensor(2.0))
+    return copy.deepcopy(layer)(x) + torch.tensor([1.0, 2.0, 3.0, 4.0])
+
+
+def test_a_copy_that_is_made_under_way_has_no_row_and_is_counted() -> None:
+    model = Around(copying)
+    for _ in range(5):
+        found = traced(model, "2,4")
+        assert (found.executed, found.macs) == ("fake", 64)
+        assert calls(found) == [("layer", 1, 1, 32)]
+    assert not model.layer._forward_hooks
+
+
+@pytest.mark.parametrize("mode", [fake_mode(), FakeTensorMode()])
+def test_a_copy_of_a_fake_tensor_belongs_to_its_mode(mode: FakeTensorMode) -> None:
+    with fake_tensors_only(mode):
+        tensor, constant = torch.zeros(3), torch.tensor([1.0, 2.0])
+    for each in (tensor, constant):
+        assert isinstance(each, FakeTensor)
+        copied = copy.deepcopy(each)
+        assert isinstance(copied, FakeTensor)
+        assert (copied is each, copied.fake_mode is mode) == (False, True)
 
 
 def test_a_model_that_calls_itself() -> None:

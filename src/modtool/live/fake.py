@@ -16,12 +16,25 @@ __all__ = ["fake_mode", "fake_tensors_only", "is_fake", "is_uninitialized", "mod
 @functools.cache
 def fake_mode() -> FakeTensorMode:
     """The one fake mode of this process: what was built under it can be run under it."""
-    return FakeTensorMode(allow_non_fake_inputs=True)
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    share_in_copies(mode)
+    return mode
+
+
+def share_in_copies(mode: FakeTensorMode) -> None:
+    """Let copies of a fake tensor belong to its mode, not to a copy of the mode.
+
+    `deepcopy` would copy the mode among the tensor's attributes, and with it torch's weak
+    references to storages: bare addresses that each copy releases once more, which ends the process
+    with a segmentation fault.
+    """
+    vars(mode)["__deepcopy__"] = lambda memo: mode
 
 
 @contextlib.contextmanager
 def fake_tensors_only(mode: FakeTensorMode) -> Iterator[None]:
     """Make every new tensor a fake one. What fails raises; torch does not log it as well."""
+    share_in_copies(mode)
     logger = logging.getLogger("torch._subclasses.fake_tensor")
     disabled, logger.disabled = logger.disabled, True
     try:
