@@ -1,11 +1,13 @@
 """Models that do what one does not expect of a forward pass."""
 
 import copy
+import ctypes
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -101,6 +103,25 @@ def test_a_copy_of_a_fake_tensor_belongs_to_its_mode(mode: FakeTensorMode) -> No
         copied = copy.deepcopy(each)
         assert isinstance(copied, FakeTensor)
         assert (copied is each, copied.fake_mode is mode) == (False, True)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        lambda x: ctypes.memset(x.data_ptr(), 0, 4),
+        lambda x: ctypes.memset(x.untyped_storage().data_ptr(), 0, 4),
+        lambda x: np.from_dlpack(x).sum(),
+        lambda x: torch.utils.dlpack.from_dlpack(x).sum(),
+    ],
+)
+def test_who_asks_for_an_address_gets_real_bytes(
+    address: Callable[[torch.Tensor], object],
+) -> None:
+    kept = [vars(kind).get("data_ptr") for kind in (FakeTensor, torch.UntypedStorage)]
+    found = traced(Around(lambda layer, x: (address(x), layer(x))[1]), "2,4")
+    assert (found.executed, found.macs) == ("real", 32)
+    assert [each.code for each in found.notes] == ["ran-for-real"]
+    assert [vars(kind).get("data_ptr") for kind in (FakeTensor, torch.UntypedStorage)] == kept
 
 
 def test_a_model_that_calls_itself() -> None:

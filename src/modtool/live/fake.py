@@ -3,14 +3,23 @@
 import contextlib
 import functools
 import logging
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.nn.parameter import is_lazy
 
-__all__ = ["fake_mode", "fake_tensors_only", "is_fake", "is_uninitialized", "mode_of"]
+__all__ = [
+    "addresses_refused",
+    "fake_mode",
+    "fake_tensors_only",
+    "is_fake",
+    "is_uninitialized",
+    "mode_of",
+]
 
 
 @functools.cache
@@ -42,6 +51,45 @@ def fake_tensors_only(mode: FakeTensorMode) -> Iterator[None]:
             yield
     finally:
         logger.disabled = disabled
+
+
+@contextlib.contextmanager
+def addresses_refused() -> Iterator[None]:
+    """Refuse to tell where the bytes of fake tensors are, except to torch itself.
+
+    They are at address 0, and code outside torch that reads there, or writes, ends the process.
+    """
+    with contextlib.ExitStack() as stack:
+        for kind, name in ADDRESSES:
+            own = vars(kind).get(name)
+            setattr(kind, name, refusing(getattr(kind, name)))
+            if own is None:
+                stack.callback(delattr, kind, name)
+            else:
+                stack.callback(setattr, kind, name, own)
+        yield
+
+
+ADDRESSES = (
+    (FakeTensor, "data_ptr"),
+    (FakeTensor, "__dlpack__"),
+    (torch.UntypedStorage, "data_ptr"),
+    (torch.TypedStorage, "data_ptr"),
+)
+
+
+def refusing(method: Callable[..., object]) -> Callable[..., object]:
+    """A method that tells an address, of everything that has bytes."""
+
+    @functools.wraps(method)
+    def told(owner: Any, *args: object, **kwargs: object) -> object:
+        caller: str = sys._getframe(1).f_globals.get("__name__", "")
+        by_torch = caller.startswith("torch.") and caller != "torch.utils.dlpack"
+        if not by_torch and (isinstance(owner, FakeTensor) or owner.device.type == "meta"):
+            raise RuntimeError("a FakeTensor has no data pointer")
+        return method(owner, *args, **kwargs)
+
+    return told
 
 
 def is_fake(tensor: torch.Tensor) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
-from modtool.live.fake import fake_tensors_only, is_uninitialized, mode_of
+from modtool.live.fake import addresses_refused, fake_tensors_only, is_uninitialized, mode_of
 from modtool.live.leaves import leaves, substitute
 from modtool.live.walk import every_module
 
@@ -26,7 +26,7 @@ def fake_tensors(model: nn.Module) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         replace_tensors(model, fake)
-        with fake_tensors_only(mode):
+        with fake_tensors_only(mode), addresses_refused():
             yield
 
 
