@@ -639,6 +639,27 @@ def test_a_failure_shows_the_rows_up_to_it(modtool: Modtool) -> None:
     )
 
 
+def test_a_failure_of_a_pass_that_needed_values_says_what_asked(modtool: Modtool) -> None:
+    Path("model.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        if x.sum() > 1e9:\n"
+        "            return x\n"
+        "        raise ValueError('too little')\n"
+    )
+    ran = modtool("trace", *shapes("2,4"))
+    assert (ran.code, ran.out, ran.err) == (
+        1,
+        "eval mode, run for real\n"
+        "failed in the model: Net() given [2, 4] from the input x: ValueError: too little "
+        "(model.py:6)\n\n"
+        "parameters 0   trainable 0   MACs 0\n",
+        "note: ran-for-real: the forward pass needs values at model.py:4 "
+        "(aten._local_scalar_dense.default)\n",
+    )
+
+
 def test_a_failure_names_the_input_it_was_for(modtool: Modtool) -> None:
     ran = modtool("trace", example("mlp"), *shapes("32,783"))
     assert ran.code == 1

@@ -116,9 +116,17 @@ def trace(
     chosen = with_values(model, fake, rebuild, settings)
     settings = replace(settings, keep_all=not throwaway and (fake is None or bool(fake.failure)))
     real, _ = run_typed(chosen, inputs, settings, "real")
-    unasked = not asked.needs_values and (fake is None or fake.failure is not None)
-    notes = (why_real(fake),) if unasked and not real.failure else ()
+    notes = () if asked.needs_values or is_confirmed(fake, real) else (why_real(fake),)
     return report(real, target, asked, (*notes, *scripted(chosen)))
+
+
+def is_confirmed(fake: Pass | None, real: Pass) -> bool:
+    """True where a real pass says no more than the fake one before it, if with values or norms."""
+    if fake is None:
+        return False
+    if fake.failure is None:
+        return True
+    return real.failure is not None and not needs_values(fake.failure.error)
 
 
 def is_answer(

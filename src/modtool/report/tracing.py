@@ -81,7 +81,7 @@ def outputs_of(trace: Trace) -> list[TracedTensor]:
 
 def whole(trace: Trace) -> tuple[Row, ...]:
     """The pass itself as the row that all others lie below; none where it is a row already."""
-    if (trace.calls and trace.calls[0].depth == 0) or (trace.error and not trace.calls):
+    if (trace.calls and trace.calls[0].depth == 0) or not has_rows(trace):
         return ()
     call = ModuleCall(
         index=-1,
@@ -98,11 +98,17 @@ def whole(trace: Trace) -> tuple[Row, ...]:
     return (Row(call, "", 0, (), ""),)
 
 
+def has_rows(trace: Trace) -> bool:
+    """False for a pass that failed before any call came to an end."""
+    return trace.error is None or bool(trace.calls)
+
+
 def sentences(trace: Trace) -> list[str]:
     """What a person should know beside the rows."""
     executed = "without arithmetic (fake tensors)" if trace.executed == "fake" else "for real"
     loss = f", gradients of {trace.loss}" if trace.loss else ""
-    lines = [CONVENTION, f"{trace.mode} mode, run {executed}{loss}"]
+    lines = [CONVENTION] if has_rows(trace) else []
+    lines.append(f"{trace.mode} mode, run {executed}{loss}")
     if trace.never_called:
         lines.append(f"never called: {listed(trace.never_called)}")
     if trace.uncounted:
