@@ -5,9 +5,11 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from modtool.live.fake import fake_mode
 from modtool.live.inputs import parse_inputs
+from modtool.live.passes import Executed, Settings, run_pass
 from modtool.live.trace import trace
 
 TYPES = ("float32", "float64", "float16", "bfloat16", "int64", "bool", "complex64")
@@ -108,6 +110,97 @@ def test_the_words_are_those_of_the_kernel(dtype: str) -> None:
     assert (found.error and found.error.message) == expected
     if found.error is not None:
         assert (found.error.path, found.error.from_input) == ("1", "input")
+
+
+def image() -> torch.Tensor:
+    """Ones, beside which a function of the table puts what it is given."""
+    return torch.ones(2, 3, 4, 4)
+
+
+def first() -> torch.Tensor:
+    """Positions of two rows."""
+    return torch.zeros(2, dtype=torch.int64)
+
+
+# Functions of an image (2, 3, 4, 4) in every type. Without asking the kernels, a pass on fake
+# tensors takes types in each of them that a real one refuses.
+FUNCTIONS: dict[str, Callable[[torch.Tensor], object]] = {
+    "relu": functional.relu,
+    "relu_": lambda x: functional.relu(x.clone(), inplace=True),
+    "dropout": lambda x: functional.dropout(x, 0.5, training=True),
+    "glu": functional.glu,
+    "hardshrink": functional.hardshrink,
+    "threshold": lambda x: functional.threshold(x, 0.0, 1.0),
+    "max_pool2d": lambda x: functional.max_pool2d(x, 2),
+    "max_pool3d": lambda x: functional.max_pool3d(x, 2),
+    "avg_pool1d": lambda x: functional.avg_pool1d(x[0], 2),
+    "avg_pool2d": lambda x: functional.avg_pool2d(x, 3, stride=2, padding=1),
+    "avg_pool3d": lambda x: functional.avg_pool3d(x, 2),
+    "adaptive_avg_pool2d": lambda x: functional.adaptive_avg_pool2d(x, 2),
+    "adaptive_max_pool2d": lambda x: functional.adaptive_max_pool2d(x, 2),
+    "nearest": lambda x: functional.interpolate(x, scale_factor=2),
+    "bilinear": lambda x: functional.interpolate(x, size=8, mode="bilinear"),
+    "trilinear": lambda x: functional.interpolate(x[None], scale_factor=2, mode="trilinear"),
+    "reflect": lambda x: functional.pad(x, (1, 1, 1, 1), "reflect"),
+    "unfold": lambda x: functional.unfold(x, 2),
+    "grid_sample of": lambda x: functional.grid_sample(x, torch.zeros(2, 4, 4, 2)),
+    "grid_sample at": lambda x: functional.grid_sample(image(), x[:, 0, :, :2].unsqueeze(1)),
+    "affine_grid": lambda x: functional.affine_grid(x[:, 0, :2, :3], [2, 3, 4, 4], False),
+    "Bilinear": lambda x: functional.bilinear(x, x, torch.ones(5, 4, 4)),
+    "attention": lambda x: functional.scaled_dot_product_attention(x, x, x),
+    "attention to": lambda x: functional.scaled_dot_product_attention(x, image(), image()),
+    "layer_norm": lambda x: functional.layer_norm(x, (4,), torch.ones(4)),
+    "cross_entropy": lambda x: functional.cross_entropy(image()[..., 0], x[:, 0, 0]),
+    "multi_margin_loss": lambda x: functional.multi_margin_loss(x[:, :, 0, 0], first()),
+    "index_add": lambda x: image().index_add(0, first(), x),
+    "index_copy": lambda x: image().index_copy(0, first(), x),
+    "index_put": lambda x: image().index_put((first(),), x),
+    "index_select": lambda x: torch.index_select(image(), 0, x[:, 0, 0, 0]),
+    "mask": lambda x: image().__setitem__(torch.ones(2, dtype=torch.bool), x),
+    "embedding": lambda x: functional.embedding(torch.zeros(3, dtype=torch.int64), x[0, 0]),
+    "gather": lambda x: torch.gather(image(), 1, x),
+    "scatter_add": lambda x: image().scatter_add(1, torch.zeros(2, 3, 4, 4, dtype=torch.int64), x),
+    "masked_fill": lambda x: image().masked_fill(x, 1.0),
+    "and": lambda x: x & x,
+    "maximum": lambda x: torch.maximum(x, image()),
+    "mul_": lambda x: x.clone().mul_(torch.ones(4)),
+    "lerp": lambda x: torch.lerp(x, image(), 0.5),
+    "where": lambda x: torch.where(x, 1.0, 0.0),
+    "std": lambda x: x.std(),
+    "argmax": lambda x: x.argmax(1),
+    "topk": lambda x: x.topk(2, 1)[0],
+    "cumsum": lambda x: x.cumsum(1),
+    "det": torch.det,
+    "rand_like": torch.rand_like,
+    "complex": lambda x: torch.complex(x, x),
+    "weight_norm": lambda x: torch._weight_norm(x[0, 0], torch.ones(4, 1)),
+}
+
+
+class Function(nn.Module):
+    """What a function gives of its input."""
+
+    def __init__(self, function: Callable[[torch.Tensor], object]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> object:
+        return self.function(x)
+
+
+def refused(model: nn.Module, dtype: str, executed: Executed) -> str | None:
+    """What a pass raises."""
+    inputs = parse_inputs([f"2,3,4,4:{dtype}"], model)
+    failure = run_pass(model, inputs, Settings(), executed).failure
+    return str(failure.error) if failure else None
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_are_refused_what_their_kernels_refuse(name: str) -> None:
+    model = Function(FUNCTIONS[name])
+    for dtype in ("float64", "bfloat16", "int64", "bool", "complex64"):
+        fake, real = (refused(model, dtype, executed) for executed in ("fake", "real"))
+        assert (fake is None) == (real is None), (dtype, fake, real)
 
 
 def test_autocast_casts_before() -> None:

@@ -1,13 +1,15 @@
 """Element types that an operator refuses: fake tensors do not tell, so torch's kernel is asked.
 
 The fake twin of `mm` multiplies float32 by int64 without a word. The real kernel is given operands
-of one element each, of the same types, and what it raises is what a real pass would raise.
+of one element each, of the same types, and what it says of types is what a real pass would raise.
+It is asked once for each operator and kind of operands. What it says of one element's shape or
+value, which are not the model's, is no refusal.
 """
 
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -19,35 +21,49 @@ from modtool.live.operators import Operator, name_of
 
 __all__ = ["hold_types"]
 
+# On every device: their operands have to be of one type.
 PRODUCT_NAMES = """
     mm bmm mv dot vdot linear addmm _addmm_activation addmv baddbmm addbmm convolution _convolution
     mkldnn_rnn_layer _cdist_forward
 """
-# These mix types, or do without some of them, on one device and not on another.
-NAMES_ON_CPU = """
-    native_layer_norm native_group_norm native_batch_norm _native_batch_norm_legit
+PRODUCTS = frozenset(PRODUCT_NAMES.split())
+# Operators that torch keeps to itself may trust what they are given: these do not.
+INTERNAL_NAMES = """
+    _addmm_activation _convolution _cdist_forward _native_batch_norm_legit
     _native_batch_norm_legit_no_training _batch_norm_with_update _batch_norm_no_update
-    gelu silu mish elu leaky_relu softplus hardtanh hardswish hardsigmoid log_sigmoid_forward
-    _prelu_kernel _softmax _log_softmax binary_cross_entropy mse_loss smooth_l1_loss huber_loss
+    _prelu_kernel _softmax _safe_softmax _log_softmax _adaptive_avg_pool2d _adaptive_avg_pool3d
+    _scaled_dot_product_flash_attention_for_cpu _trilinear _weight_norm_interface
+    _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d _linalg_det
+    _linalg_eigh _linalg_svd _linalg_solve_ex _fft_c2c _fft_r2c _fft_c2r _index_put_impl
+    _unsafe_index
 """
-PRODUCTS = frozenset(f"aten.{name}" for name in PRODUCT_NAMES.split())
-ON_CPU = frozenset(f"aten.{name}" for name in NAMES_ON_CPU.split())
+INTERNAL = frozenset(INTERNAL_NAMES.split())
+# For a grid of one position it makes a tensor in another way, which half precision has not.
+LEFT_OUT = frozenset({"affine_grid_generator"})
 
-# What arguments are for operands of one element, by their names in torch's schemas.
-ONE = ("stride", "dilation", "groups", "normalized_shape", "N", "C", "HxW", "group", "hidden_size")
-NONE = ("padding", "output_padding")
+# What arguments are for operands of one element, by their names in torch's schemas: axes are kept,
+# paddings and positions are 0, other whole numbers 1, which is a size, a stride, a count or a mode.
+KEPT = re.compile("dim|axis|axes|expand")
+NOTHING = re.compile("pad|ind|target|offset")
+# Those that halve an axis, need three elements along one, or take a single value of any type.
+LENGTHS = {"glu": 2, "index_put": 2, "linalg_cross": 3}
 GATES = 4
-SHAPES: Mapping[str, tuple[int, ...]] = MappingProxyType(
-    {"weight0": (GATES, 1), "weight1": (GATES, 1), "weight2": (GATES,), "weight3": (GATES,)}
+SHAPES = {"weight0": (GATES, 1), "weight1": (GATES, 1), "weight2": (GATES,), "weight3": (GATES,)}
+
+# What a kernel says where it is about types, and not about sizes or values.
+ABOUT_TYPES = re.compile(
+    r"type|not (implemented|supported) (for|on)|complex|bool|integ|can't be cast|half",
+    re.IGNORECASE,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """A tensor of ones."""
+    """A tensor of one element, or of as few as there can be, all 0 or all 1."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
+    value: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +80,46 @@ def hold_types(operator: Operator, args: Sequence[object], kwargs: Mapping[str, 
     Raises:
         RuntimeError: As the kernel does, in its words.
     """
-    name = name_of(operator).removesuffix("_")
-    if not isinstance(operator, OpOverload) or name not in PRODUCTS | ON_CPU:
+    if not isinstance(operator, OpOverload) or not is_askable(operator):
         return
     names = [each.name for each in operator._schema.arguments]
     given = {**dict(zip(names, args, strict=False)), **kwargs}
-    tensors = [each for each in given.values() if isinstance(each, torch.Tensor)]
+    tensors = [each for value in given.values() for each in tensors_of(value)]
     if not all(map(is_plain, tensors)) or not any(isinstance(each, FakeTensor) for each in tensors):
         return
     # Which types a kernel takes differs with the device; that they are the same, it does not.
     on_cpu = all(each.device.type == "cpu" for each in tensors)
-    if not on_cpu and (name in ON_CPU or len({each.dtype for each in tensors}) == 1):
+    mixed = len({each.dtype for each in tensors}) > 1
+    if not on_cpu and not (mixed and short_name(operator) in PRODUCTS):
         return
-    refusal = refusal_of(operator, tuple((key, smallest(key, each)) for key, each in given.items()))
+    length = LENGTHS.get(short_name(operator), 1)
+    few = tuple((key, smallest(key, each, length)) for key, each in given.items())
+    refusal = refusal_of(operator, few)
     if refusal is not None:
         raise refusal.kind(refusal.message)
+
+
+@functools.cache
+def is_askable(operator: OpOverload) -> bool:
+    """True for an operator of torch's own whose kernel checks all that it is given."""
+    name = short_name(operator)
+    if operator.namespace != "aten" or operator.is_view or name in LEFT_OUT:
+        return False
+    return not name.startswith("_") or name in INTERNAL
+
+
+def short_name(operator: OpOverload) -> str:
+    """`mm`, also of what works in place."""
+    return name_of(operator).partition(".")[2].removesuffix("_")
+
+
+def tensors_of(value: object) -> Sequence[torch.Tensor]:
+    """The tensors of an argument."""
+    if isinstance(value, torch.Tensor):
+        return (value,)
+    if isinstance(value, list | tuple):
+        return [each for each in value if isinstance(each, torch.Tensor)]
+    return ()
 
 
 def is_plain(tensor: torch.Tensor) -> bool:
@@ -86,30 +127,58 @@ def is_plain(tensor: torch.Tensor) -> bool:
     return tensor.layout is torch.strided and not tensor.is_quantized and not tensor.is_nested
 
 
-def smallest(name: str, value: object) -> object:
-    """An argument as it is for operands of one element."""
+def smallest(name: str, value: object, length: int = 1) -> object:
+    """An argument as it is for operands that are so long along each axis."""
     if isinstance(value, torch.Tensor):
-        return Operand(SHAPES.get(name, (1,) * value.ndim), value.dtype)
+        is_position = NOTHING.search(name) and value.dtype != torch.bool
+        return Operand(shape_for(name, value.ndim, length), value.dtype, 0 if is_position else 1)
     if isinstance(value, list | tuple):
-        return tuple(smallest(name, each) for each in value)
-    if name in ONE:
-        return 1
-    return 0 if name in NONE else value
+        return tuple(smallest(name, each, length) for each in value)
+    if isinstance(value, torch.device):
+        return torch.device("cpu")
+    if type(value) is not int or KEPT.search(name):
+        return value
+    return 0 if NOTHING.search(name) else 1
 
 
-@functools.lru_cache(maxsize=1024)
+def shape_for(name: str, rank: int, length: int) -> tuple[int, ...]:
+    """The shape of an operand; a grid has a coordinate for each axis of its image."""
+    if name == "grid":
+        return (*(1,) * (rank - 1), rank - 2)
+    return SHAPES.get(name, (length,) * rank)
+
+
 def refusal_of(operator: OpOverload, given: tuple[tuple[str, Any], ...]) -> Refusal | None:
-    """What a kernel says to such operands; None where it takes them."""
+    """What a kernel says to the types of such operands; None where it takes them."""
+    try:
+        return asked(operator, given)
+    except TypeError:  # an argument that cannot be compared, such as a generator
+        return None
+
+
+@functools.lru_cache(maxsize=4096, typed=True)
+def asked(operator: OpOverload, given: tuple[tuple[str, Any], ...]) -> Refusal | None:
+    """The same, once."""
+    state = torch.default_generator.get_state()
     with _disable_current_modes(), torch._C._DisableAutocast(), torch.no_grad():
         try:
             operator(**{name: made(each) for name, each in given})
-        except (RuntimeError, ValueError, TypeError) as error:
-            return Refusal(type(error), str(error))
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            return Refusal(type(error), str(error)) if is_about_types(error) else None
+        finally:
+            torch.default_generator.set_state(state)
     return None
+
+
+def is_about_types(error: Exception) -> bool:
+    """True for an error that other shapes and values would not avoid."""
+    return isinstance(error, NotImplementedError) or bool(ABOUT_TYPES.search(str(error)))
 
 
 def made(value: object) -> object:
     """An operand as a tensor; anything else as it is."""
     if isinstance(value, Operand):
-        return torch.ones(value.shape, dtype=value.dtype, device="cpu")
+        return torch.full(value.shape, value.value, dtype=value.dtype, device="cpu")
+    if isinstance(value, tuple):
+        return [made(each) for each in value]
     return value
