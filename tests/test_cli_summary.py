@@ -321,9 +321,11 @@ def test_weights_that_do_not_fit_are_reported(modtool: Modtool) -> None:
     ran = modtool("summary", example("mlp"), "--weights", "other.pth")
     assert ran.code == 0
     assert ran.err.splitlines() == [
-        "warning: missing-weights: other.pth: 1 not loaded: fc2.bias",
-        "warning: unexpected-weights: other.pth: 1 not loaded: more",
-        "warning: mismatched-weights: other.pth: 1 not loaded: "
+        "warning: missing-weights: other.pth: 1 name of the model is not in it and keeps its "
+        "initial values: fc2.bias",
+        "warning: unexpected-weights: other.pth: 1 name in it is not in the model and is left out: more",
+        "warning: mismatched-weights: other.pth: 1 name is in it in another shape and keeps its "
+        "initial values: "
         "head.weight ([3, 128] for [10, 128])",
     ]
 

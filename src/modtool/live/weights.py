@@ -107,10 +107,23 @@ def values_of(tensor: TensorInfo) -> torch.Tensor:
 def reports(target: str, names: Mapping[str, Sequence[str]]) -> list[Note]:
     """A note for each kind of name that did not fit."""
     return [
-        note(code, target, f"{len(listed)} not loaded: {first(listed)}")
+        note(code, target, f"{said(code, len(listed))}: {first(listed)}")
         for code, listed in names.items()
         if listed
     ]
+
+
+def said(code: str, count: int) -> str:
+    """What became of so many names."""
+    names, are, keep = (
+        ("1 name", "is", "keeps its") if count == 1 else (f"{count} names", "are", "keep their")
+    )
+    initial = f"{keep} initial values"
+    return {
+        "missing-weights": f"{names} of the model {are} not in it and {initial}",
+        "unexpected-weights": f"{names} in it {are} not in the model and {are} left out",
+        "mismatched-weights": f"{names} {are} in it in another shape and {initial}",
+    }[code]
 
 
 def first(names: Sequence[str]) -> str:
