@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from modtool.api.checking import at_once, check, check_all
+from modtool.api.checking import check, check_all
+from modtool.api.pools import at_once
 from modtool.checks.explanations import explained
 from modtool.checks.records import Checked, Failure, Questions
 from modtool.errors import UsageError
