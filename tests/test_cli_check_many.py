@@ -377,3 +377,46 @@ def test_a_file_of_a_distributed_checkpoint_means_the_whole(modtool: Modtool) ->
     ran = modtool("check", str(part), "dist/.metadata", "--json")
     found = json.loads(ran.out)["targets"]
     assert (ran.code, [each["target"] for each in found]) == (0, ["dist/.metadata"])
+
+
+def test_several_files_are_read_at_once_and_found_in_their_order(tmp_path: Path) -> None:
+    paths = []
+    for number in range(5):
+        paths.append(str(tmp_path / f"{number}.pth"))
+        torch.save({"w": torch.full((1000 * (number + 1),), float(number))}, paths[-1])
+    Path(paths[2]).write_bytes(b"")
+    threads = torch.get_num_threads()
+    seen: list[tuple[int, int, str]] = []
+    one = check_all(paths, Questions(values=True))
+    several = check_all(
+        paths, Questions(values=True), processes=3, progress=lambda *told: seen.append(told)
+    )
+    assert one == several
+    assert [each.target for each in several] == paths
+    assert [[note.code for note in each.findings] for each in several] == [
+        ["zero-tensors"],
+        ["constant-tensors"],
+        [],
+        ["constant-tensors"],
+        ["constant-tensors"],
+    ]
+    total = sum(Path(path).stat().st_size for path in paths)
+    assert [done for done, *_ in seen] == sorted(done for done, *_ in seen)
+    assert seen[-1][:2] == (total, total)
+    assert {path for *_, path in seen} == {path for path in paths if path != paths[2]}
+    assert torch.get_num_threads() == threads
+
+
+def test_reading_stops_where_whoever_watches_interrupts(tmp_path: Path) -> None:
+    paths = [str(tmp_path / f"{number}.pth") for number in range(8)]
+    for path in paths:
+        torch.save({name: torch.zeros(100) for name in "abcdefgh"}, path)
+    seen: list[str] = []
+
+    def interrupt(done: int, total: int, target: str) -> None:
+        seen.append(target)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        check_all(paths, Questions(values=True), processes=2, progress=interrupt)
+    assert len(seen) <= 4

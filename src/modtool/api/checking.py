@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from modtool.api.pools import at_once, one_by_one
+from modtool.api.pools import at_once, in_threads, one_by_one
 from modtool.api.targets import is_configuration, is_file, load_target, opened
 from modtool.checks import check_checkpoint, worst_first
 from modtool.checks.assertions import Assertion, parse_assertion
@@ -89,9 +89,9 @@ def check_all(
         targets: Checkpoints, models, and folders, which are searched.
         questions: What is asked of each.
         processes: How many may work at once. With more than one, the program that calls this has
-            to be importable, as `multiprocessing` wants it.
-        progress: Called with what is done, all there is, and a name: bytes of one file whose
-            values are read, else files.
+            to be importable, as `multiprocessing` wants it. Threads, where values are read.
+        progress: Called with what is done, all there is, and a name: bytes where values are read,
+            else files.
 
     Returns:
         One for each target, in their order; those of a folder in the order of their names.
@@ -109,10 +109,13 @@ def check_all(
     readable = [target for target in known if target not in failed]
     prove_fitting(readable, questions)
     asked = partial(checked_or_failed, questions=questions)
-    alone = questions.values or questions.model is not None or not all(map(is_file, readable))
-    if alone or processes == 1 or len(readable) < WORTH:
-        watched = progress if questions.values and len(readable) == 1 else None
-        done = one_by_one(readable, partial(asked, progress=watched), progress)
+    files = all(map(is_file, readable))
+    if questions.values and len(readable) == 1:
+        done = one_by_one(readable, partial(asked, progress=progress), None)
+    elif questions.values:
+        done = in_threads(readable, asked, processes if files else 1, progress)
+    elif questions.model is not None or not files or processes == 1 or len(readable) < WORTH:
+        done = one_by_one(readable, asked, progress)
     else:
         done = at_once(readable, asked, min(processes, len(readable)), progress)
     found = {each.target: each for each in done} | failed

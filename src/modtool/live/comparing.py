@@ -6,6 +6,7 @@ Only tensors that are not known to be equal to the bit come here. Memory is a fe
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from threading import Lock
 
 import torch
 
@@ -40,6 +41,9 @@ OPAQUE = frozenset(
 )
 
 Tensors = tuple[TensorInfo, TensorInfo]
+# How many threads torch had when each of those came who now have it use one.
+BEFORE: list[int] = []
+LOCK = Lock()
 
 
 def measure(
@@ -117,13 +121,15 @@ def is_plain(tensor: TensorInfo) -> bool:
 
 @contextmanager
 def one_thread_each() -> Iterator[None]:
-    """Torch's own threads put aside: each worker is one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """Torch's own threads put aside: each worker is one. Several may ask for it at a time."""
+    with LOCK:
+        BEFORE.append(torch.get_num_threads())
+        torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        with LOCK:  # whoever leaves last finds what the first one found
+            torch.set_num_threads(BEFORE.pop())
 
 
 @contextmanager
