@@ -209,6 +209,47 @@ SUGGESTED: list[tuple[Shapes, Shapes, list[tuple[str, str]]]] = [
     ),
     ({"a": (1,)}, {"b": (2,)}, []),
     ({"a": (1,), "b": (1,)}, {"c": (1,)}, []),
+    (
+        {"body.w": (8,), "head.weight": (3, 8)},
+        {"body.w": (8,), "classifier.weight": (3, 8)},
+        [("--rename", "head=classifier")],
+    ),
+    ({"norm.gamma": (8,)}, {"norm.weight": (8,)}, [("--rename", "*.gamma=*.weight")]),
+    (
+        {f"fc{i}.{leaf}": (8,) for i in (1, 2) for leaf in ("weight", "bias")},
+        {f"{i}.{leaf}": (8,) for i in (0, 2) for leaf in ("weight", "bias")},
+        [("--rename", "fc1=0"), ("--rename", "fc2=2")],
+    ),
+    # A shape alone proves nothing, and neither does a place in the order.
+    ({"pos": (1, 8)}, {"cls": (1, 8)}, []),
+    ({"scale": (8,)}, {"norm.bias": (8,), "fc.weight": (8, 8)}, []),
+    ({"foo.w": (8,), "bar.v": (8,)}, {"x.p": (8,), "y.q": (8,)}, []),
+    (
+        {f"{each}.weight": (8, 8) for each in "abc"},
+        {f"{each}.weight": (8, 8) for each in "xyz"},
+        [],
+    ),
+    # Nor does it for another kind of tensor, or where another name fits better.
+    (
+        {f"a.{i}.running_mean": (8,) for i in range(3)},
+        {f"b.{i}.weight": (8,) for i in range(3)},
+        [],
+    ),
+    (
+        {f"{each}.{leaf}": (8,) for each in "qkv" for leaf in ("weight", "bias")},
+        {
+            f"{each}.{leaf}": (8,)
+            for each in ("key", "query", "value")
+            for leaf in ("weight", "bias")
+        },
+        [],
+    ),
+    # What explains few of many is chance.
+    (
+        {"a.weight": (1,), **{f"a.{i}.w": (i, 2) for i in range(4)}},
+        {"b.weight": (1,), **{f"c.{i}.v": (i, 3) for i in range(4)}},
+        [],
+    ),
 ]
 
 

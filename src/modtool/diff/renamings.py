@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from modtool.diff.evidence import Shape, is_proven, shared_ends
 from modtool.diff.records import Renaming
 from modtool.diff.sides import automatic
 from modtool.names import AUTO, WRAPPERS, Renamer, renamer, stripped
@@ -10,7 +11,6 @@ from modtool.plan.renames import unwrapped
 
 __all__ = ["Found", "Shapes", "likely_renamings"]
 
-Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 """Name -> shape."""
 
@@ -24,6 +24,8 @@ LARGEST = 20_000
 CLEAN = 0.8
 # The share of all names that a rule has to bring together to be more than chance.
 TELLING = 0.01
+# The share of the names of the smaller side that parts of names have to explain to be told.
+MOST_OF = 0.5
 DEEPEST_PREFIX = 4
 
 
@@ -52,13 +54,21 @@ def likely_renamings(old: Shapes, new: Shapes, common: Sequence[str]) -> Found:
         new: The names that only the new side has, in order.
         common: The names of both, which are to stay as they are.
     """
-    search = Search(dict(old), dict(new), tuple(common))
-    search.try_prefixes()
-    while search.left and search.wanted and len(search.renamings) < MOST:
-        if not search.try_rules():
-            break
+    search = searched(old, new, common)
+    if len(search.names) < MOST_OF * min(len(old), len(new)):
+        search = searched(old, new, common, rules=False)
     left = {before: now for now, before in search.before.items()}
     return Found(tuple(search.renamings), search.names, left, search.added)
+
+
+def searched(old: Shapes, new: Shapes, common: Sequence[str], *, rules: bool = True) -> "Search":
+    """What a search ends with; without rules it looks for prefixes alone."""
+    search = Search(dict(old), dict(new), tuple(common))
+    search.try_prefixes()
+    while rules and search.left and search.wanted and len(search.renamings) < MOST:
+        if not search.try_rules():
+            break
+    return search
 
 
 class Search:
@@ -112,7 +122,8 @@ class Search:
         found: tuple[int, int, str] = (1, -1000, "")
         for text in self.tried():
             hits = self.clean_hits(renamer(text))
-            if hits >= TELLING * len(self.left) and (hits, -len(text)) > found[:2]:
+            better = hits >= TELLING * len(self.left) and (hits, -len(text)) > found[:2]
+            if better and is_proven(self.hits(renamer(text)), self.left, self.wanted):
                 found = (hits, -len(text), text)
             if hits == len(self.left):
                 break
@@ -134,16 +145,7 @@ class Search:
     def candidates(self) -> Iterator[str]:
         """Rules that explain the names that probably belong together, general ones first."""
         for old, new in self.likely_pairs():
-            if not self.is_telling(old, new):
-                continue
             yield from rules_for(old.split("."), new.split("."))
-
-    def is_telling(self, old: str, new: str) -> bool:
-        """False for two names that have nothing in common but a shape, among several."""
-        alone = len(self.left) == 1 or len(self.wanted) == 1
-        related = not set(old.split(".")).isdisjoint(new.split("."))
-        same_shape = sum(shape == self.left[old] for shape in self.left.values())
-        return alone or related or same_shape > 1
 
     def likely_pairs(self) -> Iterator[tuple[str, str]]:
         """Names with one shape (and one last part), in their order, where there are as many."""
@@ -240,15 +242,6 @@ def rules_for(old: list[str], new: list[str]) -> Iterator[str]:
             for context in ([["*"]] if before else []) + [before]:
                 yield rule(starred(context), *map(starred, ends))
         yield rule(before, *ends)
-
-
-def shared_ends(old: list[str], new: list[str]) -> tuple[int, int]:
-    """How many parts both begin with, and how many both end with; neither is used up by them."""
-    least = min(len(old), len(new))
-    head = next((i for i in range(least) if old[i] != new[i]), least)
-    tail = next((i for i in range(least) if old[-1 - i] != new[-1 - i]), least)
-    tail = min(tail, least - 1)
-    return min(head, least - tail - 1), tail
 
 
 def rule(context: list[str], old: list[str], new: list[str]) -> str:
