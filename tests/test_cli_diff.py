@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -77,6 +78,37 @@ def test_depth_folds_the_table(modtool: Modtool) -> None:
         "fc            2     1       1       0       0      0.5   0.3333  0.9855  4194304",
         "(all)         2     0       0       1       1        –        –       –        –",
     ]
+
+
+def test_depth_keeps_what_is_nan(modtool: Modtool) -> None:
+    torch.save({"fc.w": torch.tensor([1.0, 2.0]), "fc.b": torch.ones(1)}, "a.pth")
+    torch.save({"fc.w": torch.tensor([1.0, math.nan]), "fc.b": torch.ones(1)}, "b.pth")
+    assert modtool("diff", "a.pth", "b.pth", "--depth", "1").out.splitlines()[:3] == [
+        "module  tensors  same  differ  only A  only B  max abs  max rel  cosine  ULPs  NaN A  "
+        "NaN B  unlike",
+        "──────  ───────  ────  ──────  ──────  ──────  ───────  ───────  ──────  ────  ─────  "
+        "─────  ──────",
+        "fc            2     1       1       0       0        0        0       1     0      0  "
+        "    1       1",
+    ]
+
+
+def test_markdown_and_html_have_no_empty_tables(modtool: Modtool) -> None:
+    torch.save({"w": torch.zeros(2)}, "a.pth")
+    torch.save({"w": torch.ones(2)}, "b.pth")
+    assert modtool("diff", "a.pth", "b.pth", "--format", "markdown").out == (
+        "| values of | max abs | max rel | cosine | ULPs |\n"
+        "| --- | ---: | ---: | ---: | ---: |\n"
+        "| w | 1 | 1 | – | 1065353216 |\n"
+        "\n"
+        "in both 1   equal 0   different 1   other structure 0   only in A 0   only in B 0\n"
+    )
+    assert modtool("diff", "a.pth", "b.pth", "--format", "html").out.count("<table") == 1
+    assert modtool("diff", "a.pth", "a.pth", "--format", "markdown").out == (
+        "no differences\n"
+        "\n"
+        "in both 1   equal 1   different 0   other structure 0   only in A 0   only in B 0\n"
+    )
 
 
 def test_top_cuts_tables_and_says_so(modtool: Modtool) -> None:
@@ -156,6 +188,9 @@ def test_json_key_by_key(modtool: Modtool) -> None:
                 "only_b": 0,
                 **measures,
                 "cosine": cosine,
+                "nan_a": 0,
+                "nan_b": 0,
+                "unlike": 0,
             },
             {
                 "module": "",
@@ -168,6 +203,9 @@ def test_json_key_by_key(modtool: Modtool) -> None:
                 "max_rel": None,
                 "cosine": None,
                 "max_ulps": None,
+                "nan_a": None,
+                "nan_b": None,
+                "unlike": None,
             },
         ],
         "renamings": [],

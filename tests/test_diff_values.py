@@ -341,3 +341,24 @@ def test_many_threads_find_the_same(tmp_path: Path) -> None:
     assert found.pairs[1].measure is not None
     gap = (a["x1"] - b["x1"]).abs().max().item()
     assert found.pairs[1].measure.max_abs == gap
+
+
+def test_what_expands_is_compared_where_it_is_stored(tmp_path: Path) -> None:
+    row, other = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 2.5, math.nan])
+    whole = compared(tmp_path, row.repeat(4, 1), other.repeat(4, 1)).measure
+    assert compared(tmp_path, row.expand(4, 3), other.expand(4, 3)).measure == whole
+    assert compared(tmp_path, row.expand(4, 3), other.repeat(4, 1)).measure == whole
+    many = compared(tmp_path, row.expand(10**12, 3), other.expand(10**12, 3)).measure
+    assert whole is not None
+    assert many is not None
+    assert (many.max_abs, many.nan_b, many.unlike) == (0.5, 10**12, 10**12)
+    assert many.cosine == pytest.approx(whole.cosine)
+
+
+def test_what_each_side_expands_otherwise_is_not_walked_through(tmp_path: Path) -> None:
+    row = torch.arange(1e5)
+    pair = compared(tmp_path, row.expand(10**5, 10**5), row[:, None].expand(10**5, 10**5))
+    assert (pair.verdict, pair.measure) == ("unknown", None)
+    small = compared(tmp_path, row[:3].expand(3, 3), row[:3, None].expand(3, 3))
+    assert small.measure is not None
+    assert small.measure.max_abs == 2

@@ -26,11 +26,13 @@ from modtool.records import DTYPES, TensorInfo
 from modtool.write import Progress
 from modtool.write.streams import Sources
 
-__all__ = ["measure"]
+__all__ = ["has_elements", "is_plain", "measure", "one_thread_each", "without_repeats"]
 
 # How many elements one worker takes at a time.
 TASK = 8 << 20
 GLANCE = 1024
+# More elements than this that only expanding makes so many are not walked through.
+MOST_REPEATED = 1 << 26
 # Types whose elements torch cannot compute with.
 OPAQUE = frozenset(
     {
@@ -62,8 +64,11 @@ def measure(
     firsts = first_of_each(pairs)
     tasks: list[Task] = []
     found: dict[int, Measure | None] = {}
+    repeats: dict[int, int] = {}
     for index in dict.fromkeys(firsts):
-        made = tasks_of(index, *pairs[index])
+        one, other = without_repeats(*pairs[index])
+        repeats[index] = pairs[index][0].numel // max(one.numel, 1)
+        made = None if is_endless(one, other) else tasks_of(index, one, other)
         found[index] = None if made is None else Measure()
         tasks += made or ()
     meter = Meter(progress, sum(task.nbytes for task in tasks))
@@ -72,7 +77,51 @@ def measure(
     for task, part in zip(tasks, parts, strict=True):
         known = found[task.index]
         found[task.index] = part if known is None else known + part
-    return [found[first] for first in firsts]
+    return [times(found[first], repeats[first]) for first in firsts]
+
+
+def without_repeats(*tensors: TensorInfo) -> tuple[TensorInfo, ...]:
+    """Tensors of one shape with each dimension once that all expand (stride 0), to any size."""
+    shape = tensors[0].shape
+    strides = [tensor.stride for tensor in tensors]
+    if 0 in shape or None in strides or any(tensor.chunks for tensor in tensors):
+        return tensors
+    kept = [
+        dimension for dimension in range(len(shape)) if any(s and s[dimension] for s in strides)
+    ]
+    if len(kept) == len(shape):
+        return tensors
+    return tuple(
+        replace(
+            tensor,
+            shape=tuple(shape[each] for each in kept),
+            stride=tuple(tensor.stride[each] for each in kept if tensor.stride is not None),
+        )
+        for tensor in tensors
+    )
+
+
+def is_endless(a: TensorInfo, b: TensorInfo) -> bool:
+    """True for many elements of which neither side stores as many: each expands the other's."""
+    return a.numel > MOST_REPEATED and all(
+        each.stride is not None and each.storage is not None and each.nbytes > each.storage.nbytes
+        for each in (a, b)
+    )
+
+
+def times(measure: Measure | None, repeats: int) -> Measure | None:
+    """The measure of so many of the same tensor."""
+    if measure is None or repeats == 1:
+        return measure
+    return replace(
+        measure,
+        square_a=measure.square_a * repeats,
+        square_b=measure.square_b * repeats,
+        square_difference=measure.square_difference * repeats,
+        nan_a=measure.nan_a * repeats,
+        nan_b=measure.nan_b * repeats,
+        unlike=measure.unlike * repeats,
+    )
 
 
 @dataclass(frozen=True, slots=True)

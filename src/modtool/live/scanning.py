@@ -9,7 +9,7 @@ import torch
 
 from modtool.checks.values import MODULUS, Facts
 from modtool.diff import Meter, first_of_each, in_parallel, workers_for
-from modtool.live.comparing import has_elements, is_plain, one_thread_each
+from modtool.live.comparing import has_elements, is_plain, one_thread_each, without_repeats
 from modtool.live.compute import Scratch, source_parts
 from modtool.records import TensorInfo
 from modtool.write import Progress
@@ -36,7 +36,7 @@ def scan(tensors: Sequence[TensorInfo], progress: Progress | None = None) -> dic
     Raises:
         CorruptFileError: A file ends too early.
     """
-    tensors = [without_repeats(tensor) for tensor in tensors]
+    tensors = [without_repeats(tensor)[0] for tensor in tensors]
     firsts = first_of_each([(tensor, tensor) for tensor in tensors])
     known = [has_data(tensor) for tensor in tensors]
     parts = [
@@ -52,15 +52,6 @@ def scan(tensors: Sequence[TensorInfo], progress: Progress | None = None) -> dic
     for (index, _), facts in zip(parts, made, strict=True):
         found[index] += facts
     return {index: found[first] for index, first in enumerate(firsts) if first in found}
-
-
-def without_repeats(tensor: TensorInfo) -> TensorInfo:
-    """The tensor with each expanded dimension (stride 0) once: files may expand to any size."""
-    if tensor.stride is None or 0 not in tensor.stride or 0 in tensor.shape:
-        return tensor
-    kept = [(size, step) for size, step in zip(tensor.shape, tensor.stride, strict=True) if step]
-    shape, stride = tuple(size for size, _ in kept), tuple(step for _, step in kept)
-    return replace(tensor, shape=shape, stride=stride)
 
 
 def has_data(tensor: TensorInfo) -> bool:

@@ -5,7 +5,14 @@ from dataclasses import asdict
 
 from modtool.diff import Differences, Fit, Pair, Single
 from modtool.records import TensorInfo
-from modtool.report.folding import MEASURE_COLUMNS, fold, folded_document, measures
+from modtool.report.folding import (
+    MEASURE_COLUMNS,
+    NAN_COLUMNS,
+    fold,
+    folded_document,
+    measures,
+    odd,
+)
 from modtool.report.tables import Column, Report, Table, Total
 
 __all__ = ["differences_report"]
@@ -18,11 +25,6 @@ STRUCTURE_COLUMNS = (
     Column("b", "B", "what B has"),
 )
 REASON = Column("reason", "likely because", "why it probably is so")
-NAN_COLUMNS = (
-    Column("nan_a", "NaN A", "elements of A that are NaN", "count"),
-    Column("nan_b", "NaN B", "elements of B that are NaN", "count"),
-    Column("unlike", "unlike", "places that are NaN or infinite, and not alike", "count"),
-)
 VALUE_COLUMNS = (Column("name", "values of", "dotted name of the tensor"), *MEASURE_COLUMNS)
 Rows = tuple[tuple[object, ...], ...]
 
@@ -50,7 +52,8 @@ def differences_report(
             return (fold(differences, depth),)
         if flat:
             return (flat_table(structure, values),)
-        return structure_table(structure[:top]), value_table(values[:top])
+        both = structure_table(structure[:top]), value_table(values[:top])
+        return tuple(table for table in both if table.rows)
 
     hidden = 0
     if top is not None and depth is None and not flat:
@@ -135,7 +138,7 @@ def structure_table(rows: Rows) -> Table:
 def value_rows(differences: Differences) -> Rows:
     """Name, measures and odd elements of all tensors whose values differ, farthest first."""
     found = [
-        (pair.name, *measures(pair.measure), *odd(pair))
+        (pair.name, *measures(pair.measure), *odd(pair.measure))
         for pair in differences.pairs
         if pair.verdict == "different" and pair.measure is not None
     ]
@@ -148,13 +151,6 @@ def farthest_first(row: tuple[object, ...]) -> tuple[object, ...]:
     assert isinstance(largest, float | int)
     assert isinstance(unlike, int)
     return not unlike, -largest
-
-
-def odd(pair: Pair) -> tuple[int, int, int]:
-    """The values of `NAN_COLUMNS`."""
-    measure = pair.measure
-    assert measure is not None
-    return measure.nan_a, measure.nan_b, measure.unlike
 
 
 def value_table(rows: Rows) -> Table:
@@ -185,6 +181,9 @@ def totals(differences: Differences) -> Iterator[Total]:
             count = sum(pair.verdict == verdict for pair in pairs)
             if verdict != "close" or differences.tolerance is not None:
                 yield Total(verdict, count)
+        unknown = sum(pair.verdict == "unknown" for pair in pairs)
+        if unknown:
+            yield Total("not compared", unknown)
     fit = differences.fit
     if fit is not None:
         yield Total("missing", fit.missing)
@@ -293,7 +292,7 @@ def pair_document(pair: Pair) -> dict[str, object]:
     keys = [column.key for column in (*MEASURE_COLUMNS, *NAN_COLUMNS)]
     found: tuple[object, ...] = (None,) * len(keys)
     if pair.measure is not None:
-        found = (*measures(pair.measure), *odd(pair))
+        found = (*measures(pair.measure), *odd(pair.measure))
     return {
         "name": pair.name,
         "differs": list(pair.differs),

@@ -5,13 +5,18 @@ from dataclasses import dataclass
 from modtool.diff import Differences, Measure, Pair
 from modtool.report.tables import Column, Table
 
-__all__ = ["MEASURE_COLUMNS", "fold", "folded_document", "measures"]
+__all__ = ["MEASURE_COLUMNS", "NAN_COLUMNS", "fold", "folded_document", "measures", "odd"]
 
 MEASURE_COLUMNS = (
     Column("max_abs", "max abs", "largest |a - b|", "number"),
     Column("max_rel", "max rel", "largest |a - b| / max(|a|, |b|)", "number"),
     Column("cosine", "cosine", "cosine of the angle between the two", "number"),
     Column("max_ulps", "ULPs", "most representable numbers between two elements", "number"),
+)
+NAN_COLUMNS = (
+    Column("nan_a", "NaN A", "elements of A that are NaN", "count"),
+    Column("nan_b", "NaN B", "elements of B that are NaN", "count"),
+    Column("unlike", "unlike", "places that are NaN or infinite, and not alike", "count"),
 )
 COUNT_COLUMNS = (
     Column("module", "module", "dotted name of the module"),
@@ -45,23 +50,25 @@ class Fold:
 
     @property
     def row(self) -> tuple[object, ...]:
-        """Counts, then measures."""
+        """Counts, then measures, then odd elements."""
         counts = (self.same, self.differ, self.only_a, self.only_b)
-        return (sum(counts), *counts, *measures(self.measure))
+        return (sum(counts), *counts, *measures(self.measure), *odd(self.measure))
 
 
 def fold(differences: Differences, depth: int) -> Table:
-    """A row for every module down to a depth; measures only where values were compared."""
+    """A row for every module down to a depth; measures and odd elements where there are any."""
     folds = folded(differences, depth)
-    measured = any(each.measure is not None for each in folds.values())
-    columns = (*COUNT_COLUMNS, *(MEASURE_COLUMNS if measured else ()))
+    found = [each.measure for each in folds.values() if each.measure is not None]
+    columns = (*COUNT_COLUMNS, *(MEASURE_COLUMNS if found else ()))
+    if any(any(odd(measure)) for measure in found):
+        columns = (*columns, *NAN_COLUMNS)
     rows = ((path or "(all)", *each.row)[: len(columns)] for path, each in folds.items())
     return Table(columns, tuple(rows))
 
 
 def folded_document(differences: Differences, depth: int | None) -> list[dict[str, object]]:
     """The same for programs; without a depth, every module that owns tensors."""
-    keys = [column.key for column in (*COUNT_COLUMNS, *MEASURE_COLUMNS)]
+    keys = [column.key for column in (*COUNT_COLUMNS, *MEASURE_COLUMNS, *NAN_COLUMNS)]
     return [
         dict(zip(keys, (path, *each.row), strict=True))
         for path, each in folded(differences, depth).items()
@@ -92,3 +99,10 @@ def measures(measure: Measure | None) -> tuple[object, ...]:
     if measure is None:
         return (None,) * len(MEASURE_COLUMNS)
     return measure.max_abs, measure.max_rel, measure.cosine, measure.max_ulps
+
+
+def odd(measure: Measure | None) -> tuple[int | None, ...]:
+    """The values of `NAN_COLUMNS`."""
+    if measure is None:
+        return (None,) * len(NAN_COLUMNS)
+    return measure.nan_a, measure.nan_b, measure.unlike
