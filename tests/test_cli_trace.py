@@ -765,6 +765,23 @@ def test_trusted_torchscript(modtool: Modtool) -> None:
     assert [each["code"] for each in made["notes"]] == ["scripted-module"]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_frozen_torchscript(modtool: Modtool) -> None:
+    script = torch.jit.script(nn.Sequential(nn.Linear(3, 2), nn.ReLU()).eval())
+    torch.jit.freeze(script).save("frozen.pt")
+    made = document(modtool("trace", "frozen.pt", *shapes("4,3"), "--trust", "--json"))
+    assert (made["error"], made["totals"]["macs"]) == (None, 24)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_overloaded_torchscript(modtool: Modtool) -> None:
+    torch.jit.script(nn.LSTM(3, 2)).save("lstm.pt")  # type: ignore[no-untyped-call]
+    # Torch itself cannot call what it loads of it.
+    ran = modtool("trace", "lstm.pt", *shapes("4,1,3"), "--trust", "--json")
+    error = document(ran, 1)["error"]["message"]
+    assert error == "AttributeError: 'RecursiveScriptModule' object has no attribute 'forward'"
+
+
 LLAMA = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",

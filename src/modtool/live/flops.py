@@ -71,6 +71,11 @@ def convolution(
     return math.prod(image if transposed else out) * math.prod(weight[1:])
 
 
+def convolution_in_time(sequence: Shape, weight: Shape, *_: object, out: Shape) -> int:
+    """(time, batch, in) by a weight of (kernel, in, out)."""
+    return math.prod(out) * math.prod(weight[:2])
+
+
 def attention(query: Shape, key: Shape, value: Shape, *_: object, out: Any) -> int:
     """(…, heads, queries, width): one product with the keys, one with the values."""
     *batch, queries, width = query
@@ -94,6 +99,32 @@ def recurrent_stack(sequence: Shape, weights: list[Shape], *_: object, out: Any)
     """All layers and directions at once: every position meets every matrix."""
     matrices = sum(math.prod(weight) for weight in weights if len(weight) == 2)
     return math.prod(sequence[:-1]) * matrices
+
+
+def quantized_stack(gates: int) -> Formula:
+    """All layers of a dynamically quantized LSTM (4 gates) or GRU (3), of packed weights.
+
+    Its first state, of (layers × directions, batch, hidden), tells how wide they are. A packed
+    sequence comes with its batch sizes before that.
+    """
+
+    def formula(sequence: Shape, *rest: Any, out: Any) -> int:
+        is_packed = all(isinstance(size, int) for size in rest[0]) and len(rest[0]) == 1
+        state, _, _, layers, _, _, both_ways, *_ = rest[is_packed:]
+        hidden = (state[0] if isinstance(state, list) else state)[-1]
+        directions = 2 if both_ways else 1
+        widths = sequence[-1] + (layers - 1) * hidden * directions  # of what the layers are given
+        matrices: int = gates * hidden * directions * (widths + layers * hidden)
+        return math.prod(sequence[:-1]) * matrices
+
+    return formula
+
+
+def quantized_cell(
+    inputs: Shape, state: Any, input_weight: Shape, hidden_weight: Shape, *_: object, out: Any
+) -> int:
+    """One position meets both packed weights."""
+    return math.prod(inputs[:-1]) * (math.prod(input_weight) + math.prod(hidden_weight))
 
 
 def trilinear(
@@ -127,14 +158,19 @@ def pairwise_distance(first: Shape, second: Shape, *_: object, out: Any) -> int:
 
 def fourier(signal: Shape, axes: list[int], *_: object, out: Any) -> int:
     """Complex to complex: half a multiply-accumulate for each element, for each halving."""
+    return round(butterflies(signal, axes))
+
+
+def butterflies(signal: Shape, axes: list[int]) -> float:
+    """The n/2 · log2 n of a transform, of any length."""
     halvings: float = sum(math.log2(max(signal[axis], 1)) for axis in axes)
-    return round(math.prod(signal) * halvings / 2)
+    return math.prod(signal) * halvings / 2
 
 
 def real_fourier(signal: Shape, axes: list[int], *_: object, out: Any) -> int:
     """From or to real elements, which is half the work; the real side is the longer one."""
     longer: Shape = max(signal, out, key=math.prod)
-    return round(fourier(longer, axes, out=out) / 2)
+    return round(butterflies(longer, axes) / 2)
 
 
 def packed_linear(inputs: Shape, *_: object, out: Any) -> int:
@@ -165,6 +201,7 @@ PACKED_TRANSPOSED = """
     conv_transpose1d conv_transpose2d conv_transpose3d conv_transpose1d_dynamic
     conv_transpose2d_dynamic conv_transpose3d_dynamic
 """
+QUANTIZED_CELLS = ("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
 
 # By the operator's name. Sources: the schemas in torch's native_functions.yaml.
 FORMULAS: Mapping[str, Formula] = MappingProxyType(
@@ -187,6 +224,7 @@ FORMULAS: Mapping[str, Formula] = MappingProxyType(
         "aten.convolution": convolution,
         "aten._convolution": convolution,
         "aten.convolution_overrideable": convolution,
+        "aten.conv_tbc": convolution_in_time,
         "aten._scaled_dot_product_flash_attention": attention,
         "aten._scaled_dot_product_flash_attention_for_cpu": attention,
         "aten._scaled_dot_product_efficient_attention": attention,
@@ -199,6 +237,9 @@ FORMULAS: Mapping[str, Formula] = MappingProxyType(
         "aten.mkldnn_rnn_layer": recurrent_layer,
         "aten._cudnn_rnn": recurrent_stack,
         "aten.miopen_rnn": recurrent_stack,
+        "aten.quantized_lstm": quantized_stack(4),
+        "aten.quantized_gru": quantized_stack(3),
+        **{f"quantized.quantized_{name}_dynamic": quantized_cell for name in QUANTIZED_CELLS},
         "aten._trilinear": trilinear,
         "aten._cdist_forward": pairwise_distance,
         "aten._euclidean_dist": pairwise_distance,

@@ -196,7 +196,7 @@ def signature_of(model: nn.Module) -> inspect.Signature | None:
     """What `forward` takes; None where Python does not tell."""
     try:
         return inspect.signature(model.forward)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, AttributeError):  # overloaded TorchScript has no one forward
         return None
 
 

@@ -48,9 +48,10 @@ LEFT_OUT_NAMES = """
     repeat_interleave replication_pad1d replication_pad2d replication_pad3d reshape _reshape_alias
     _reshape_copy resize resize_as _resize_output roll rot90 scatter scatter_add scatter_reduce
     select_scatter set slice_copy slice_scatter _spdiags split_with_sizes_copy squeeze_copy stack
-    t_copy take tensor_split to_dense to_padded_tensor to_sparse transpose_copy tril triu
-    unbind_copy unfold_copy unsafe_chunk unsafe_split unsafe_split_with_sizes _unsafe_view
-    unsqueeze_copy view_as_real_copy view_copy zero embedding embedding_renorm _embedding_bag
+    t_copy take tensor_split to_dense to_padded_tensor to_sparse _to_sparse _to_sparse_bsc
+    _to_sparse_bsr _to_sparse_csc _to_sparse_csr transpose_copy tril triu unbind_copy unfold_copy
+    unfold_backward unsafe_chunk unsafe_split unsafe_split_with_sizes _unsafe_view unsqueeze_copy
+    view_as_real_copy view_copy zero embedding embedding_renorm _embedding_bag
     _embedding_bag_forward_only one_hot
 
     elementwise: addr _add_relu alpha_dropout complex _conj_physical floor_divide _fused_dropout glu
@@ -134,14 +135,22 @@ def is_elementwise(operator: OpOverload) -> bool:
     return any(not free.isdisjoint(overload.tags) for overload in overloads)
 
 
+SPARSE = frozenset(
+    (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
+)
+
+
 def macs_of(operator: Operator, arguments: Sequence[object], result: object) -> int | None:
     """Multiply-accumulates of one call of a counted operator.
 
-    None where the formula does not tell: of nested tensors, only a linear layer's rows are alike.
+    None where the formula does not tell: of nested tensors, only a linear layer's rows are alike;
+    of sparse ones, the shape does not tell how many elements there are.
     """
     name = name_of(operator)
-    nested = any(isinstance(each, torch.Tensor) and each.is_nested for each in arguments)
-    formula = formula_of(name) if not nested or name == "aten.linear" else None
+    tensors = [each for each in arguments if isinstance(each, torch.Tensor)]
+    nested = any(each.is_nested for each in tensors)
+    sparse = any(each.layout in SPARSE for each in tensors)
+    formula = formula_of(name) if not sparse and (not nested or name == "aten.linear") else None
     if formula is None:
         return None
     return formula(*map(shape, arguments), out=shape(result))

@@ -289,8 +289,9 @@ class Recorder:
 
 
 def can_be_called(module: nn.Module) -> bool:
-    """False for a module without a `forward` of its own, such as ModuleList."""
-    return getattr(type(module), "forward", None) is not nn.Module.forward
+    """False for a module without a `forward` of its own, such as ModuleList, and packed weights."""
+    holds_weights = type(module).__name__ == "LinearPackedParams"  # torch.ao's, dear to import
+    return getattr(type(module), "forward", None) is not nn.Module.forward and not holds_weights
 
 
 def keep_gradient(call: Call, path: str, *, norm: bool) -> Callable[[torch.Tensor], None]:

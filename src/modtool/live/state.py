@@ -11,7 +11,7 @@ from torch import nn
 from modtool.live.fake import is_fake, is_uninitialized
 from modtool.live.sensitive import is_mode_sensitive
 from modtool.live.settings import settings_of, type_of
-from modtool.live.walk import hidden_objects, modules_by_path
+from modtool.live.walk import hidden_objects, modules_by_path, training_flag
 from modtool.notes import note
 from modtool.records import (
     DTYPES,
@@ -78,7 +78,7 @@ def nodes(modules: Modules) -> Iterator[ModuleNode]:
             path=path,
             type=type_of(module),
             settings=settings_of(module),
-            training=bool(module.training),
+            training=training_flag(module),
             class_name=f"{kind.__module__}.{kind.__qualname__}",
             alias_of=None if known == path else known,
             mode_sensitive=is_mode_sensitive(module),

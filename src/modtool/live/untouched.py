@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from modtool.live.walk import every_module
+from modtool.live.walk import every_module, training_flag
 
 __all__ = ["random_states_kept", "untouched"]
 
@@ -39,7 +39,7 @@ def attributes_kept(model: nn.Module) -> Iterator[None]:
     modules = every_module(model)
     kinds = [type(module) for module in modules]
     attributes = [dict(vars(module)) for module in modules]
-    flags = [module.training for module in modules]
+    flags = [training_flag(module) for module in modules]
     held = containers(attributes)
     classes = {kind: dict(vars(kind)) for kind in own_classes(kinds)}
     tensors = [(each, each.requires_grad, each.grad) for each in model.parameters()]
@@ -60,14 +60,14 @@ def attributes_kept(model: nn.Module) -> Iterator[None]:
 
 
 def restore_module(
-    module: nn.Module, kind: type[nn.Module], kept: dict[str, object], training: bool
+    module: nn.Module, kind: type[nn.Module], kept: dict[str, object], training: bool | None
 ) -> None:
     """Give a module its class and attributes again."""
     if type(module) is not kind:
         module.__class__ = kind
     vars(module).clear()
     vars(module).update(kept)
-    if module.training is not training:
+    if training is not None and module.training is not training:
         module.training = training
 
 

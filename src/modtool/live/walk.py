@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import nn
 
-__all__ = ["every_module", "hidden_objects", "modules_by_path"]
+__all__ = ["every_module", "hidden_objects", "modules_by_path", "training_flag"]
 
 # What nn.Module itself keeps in a module's __dict__.
 BOOKKEEPING = frozenset(vars(nn.Module()))
@@ -66,3 +66,9 @@ def every_module(model: nn.Module) -> list[nn.Module]:
                 hidden = (each for _, each in hidden_objects(module))
                 todo.extend(each for each in hidden if isinstance(each, nn.Module))
     return list(found.values())
+
+
+def training_flag(module: nn.Module) -> bool | None:
+    """True in train mode; None for TorchScript that was frozen, which has but one mode."""
+    flag = getattr(module, "training", None)
+    return None if flag is None else bool(flag)

@@ -146,6 +146,13 @@ def pruned() -> nn.Module:
     return nn.Sequential(layer, nn.ReLU())
 
 
+def scripted() -> nn.Module:
+    inner = (nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
+    parts: list[nn.Module] = [torch.jit.script(each) for each in inner]
+    last: nn.Module = torch.jit.freeze(torch.jit.script(nn.ReLU().eval()))
+    return nn.Sequential(*parts, nn.BatchNorm2d(4), last)
+
+
 def old_weight_norm() -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -170,6 +177,7 @@ SOUND: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "quantized": (quantized, "2,8"),
     "pruned": (pruned, "2,8"),
+    "scripted": (scripted, "2,4,3,3"),
     "old weight norm": (old_weight_norm, "2,8"),
     "weight norm": (parametrized(parametrizations.weight_norm), "2,8"),
     "spectral norm": (parametrized(parametrizations.spectral_norm), "2,8"),
@@ -181,6 +189,7 @@ SOUND: dict[str, tuple[Callable[[], nn.Module], str]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", SOUND)
 def test_a_sound_model_gives_nothing(name: str) -> None:
     make, shape = SOUND[name]

@@ -50,7 +50,7 @@ def reparametrised(module: nn.Module) -> frozenset[str]:
     """Names that weight_norm, spectral_norm and pruning compute anew before every pass."""
     return frozenset(
         name.removesuffix(ending)
-        for name in module._parameters
+        for name in dict(module._parameters.items())
         for ending in REPARAMETRISED
         if name.endswith(ending)
     )

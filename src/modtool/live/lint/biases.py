@@ -25,8 +25,10 @@ def biases_in_sequence(subject: Subject) -> Iterator[Note]:
 
 def has_bias(module: nn.Module) -> bool:
     """True for a linear layer or a convolution with a bias that is trained."""
+    if not isinstance(module, nn.Linear | _ConvNd):
+        return False
     bias = module._parameters.get("bias")
-    return isinstance(module, nn.Linear | _ConvNd) and bias is not None and bias.requires_grad
+    return bias is not None and bias.requires_grad
 
 
 def bias_note(layer: str, norm: str) -> Note:

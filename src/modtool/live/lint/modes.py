@@ -7,6 +7,7 @@ from torch import nn
 from modtool.live.lint.subject import Subject, and_others
 from modtool.live.sensitive import is_mode_sensitive
 from modtool.live.untouched import untouched
+from modtool.live.walk import training_flag
 from modtool.records import Note
 
 __all__ = ["frozen_norms", "mixed_modes"]
@@ -20,7 +21,7 @@ def mixed_modes(subject: Subject) -> Iterator[Note]:
     left = [
         path
         for path, each in sensitive
-        if after_eval.get(id(each)) or (each.training and not model.training)
+        if after_eval.get(id(each)) or (training_flag(each) and not training_flag(model))
     ]
     yield from and_others(
         "train-mode-child",
@@ -32,7 +33,7 @@ def mixed_modes(subject: Subject) -> Iterator[Note]:
     undone = [
         path
         for path, each in sensitive
-        if model.training and not each.training and after_train.get(id(each))
+        if training_flag(model) and not training_flag(each) and after_train.get(id(each))
     ]
     yield from and_others(
         "eval-mode-child",
@@ -48,7 +49,7 @@ def flags_after(model: nn.Module, *, training: bool) -> dict[int, bool]:
             model.train(training)
         except Exception:
             return {}
-        return {id(module): bool(module.training) for module in model.modules()}
+        return {id(module): bool(training_flag(module)) for module in model.modules()}
 
 
 def frozen_norms(subject: Subject) -> Iterator[Note]:
@@ -72,5 +73,5 @@ def frozen_norms(subject: Subject) -> Iterator[Note]:
 def is_frozen_norm(module: nn.Module) -> bool:
     """True for a module with running statistics and parameters, all of those frozen."""
     own = [each for each in module._parameters.values() if each is not None]
-    tracks = module._buffers.get("running_mean") is not None
+    tracks = getattr(module, "running_mean", None) is not None
     return tracks and bool(own) and not any(each.requires_grad for each in own)
