@@ -338,6 +338,12 @@ def test_weights_of_another_model(modtool: Modtool) -> None:
         "error: a.pth: none of its 1 tensors fits the model",
         "  the model has fc1.weight, fc1.bias, fc2.weight, fc2.bias, …; the checkpoint has a",
     ]
+    torch.save({"fc1.bias": torch.zeros(1)}, "b.pth")
+    ran = modtool("summary", example("mlp"), "--weights", "b.pth")
+    assert ran.err.splitlines() == [
+        "error: b.pth: none of its 1 tensors fits the model",
+        "  their shapes differ: fc1.bias ([1] for [256])",
+    ]
 
 
 # -- what goes wrong ---------------------------------------------------------------------------

@@ -463,6 +463,70 @@ def test_indices_are_found_by_what_looks_them_up(modtool: Modtool) -> None:
     assert (failed["error"]["path"], failed["error"]["from_input"]) == ("table", "words")
 
 
+DTYPES = """
+import torch
+from torch import nn
+
+class Tabled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(10, 8)
+        self.scale = nn.Linear(8, 8)
+
+    def forward(self, dense, words):
+        return self.scale(dense["x"]) + self.table(words)
+
+class Complex(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 3, dtype=torch.complex64)
+
+    def forward(self, x):
+        return self.layer(x)
+
+class Spectral(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(9, dtype=torch.complex64))
+
+    def forward(self, x):
+        return torch.fft.irfft(torch.fft.rfft(x) * self.weight)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "given_shapes", "expected"),
+    [
+        (
+            "Tabled",
+            ("dense.x=4,8", "words=4"),
+            {"dense.x": ([4, 8], "float32"), "words": ([4], "int64")},
+        ),
+        ("Complex", ("2,4",), {"x": ([2, 4], "complex64")}),
+        ("Spectral", ("2,16",), {"x": ([2, 16], "float32")}),
+    ],
+)
+def test_a_guessed_dtype_that_does_not_fit_is_guessed_again(
+    modtool: Modtool,
+    name: str,
+    given_shapes: tuple[str, ...],
+    expected: dict[str, tuple[list[int], str]],
+) -> None:
+    Path("model.py").write_text(DTYPES)
+    made = document(modtool("trace", f"model.py:{name}", *shapes(*given_shapes), "--json"))
+    assert given(made) == expected
+
+
+def test_a_shape_that_cannot_be_right_is_told_also_where_the_dtype_was_guessed(
+    modtool: Modtool,
+) -> None:
+    Path("model.py").write_text(DTYPES)
+    ran = modtool("trace", "model.py:Tabled", *shapes("dense.x=4,9", "words=4"), "--json")
+    error = document(ran, 1)["error"]
+    assert (error["path"], error["from_input"]) == ("scale", "dense.x")
+    assert "(4x9 and 8x8)" in error["message"]
+
+
 # -- statistics and time -----------------------------------------------------------------------
 
 ONES = """

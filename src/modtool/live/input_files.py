@@ -18,6 +18,7 @@ from modtool.errors import TargetError, UsageError
 from modtool.formats import open_checkpoint
 from modtool.live.choose import value_named
 from modtool.live.importing import attempt, import_target, surroundings_of
+from modtool.live.input_types import real_dtype
 from modtool.live.inputs import Inputs, with_lists
 from modtool.live.targets import ModelTarget, parse_target
 from modtool.live.weights import values_of
@@ -111,8 +112,7 @@ def read_json(path: str, model: nn.Module) -> object:
         raise TargetError(f"{path}: cannot be read: {reason}") from None
     except (ValueError, RecursionError) as error:
         raise UsageError(f"--input {path}: no valid JSON: {error}") from None
-    floating = (each.dtype for each in model.parameters() if each.dtype.is_floating_point)
-    return with_tensors(value, next(floating, torch.get_default_dtype()), path)
+    return with_tensors(value, real_dtype(model), path)
 
 
 def with_tensors(value: object, dtype: torch.dtype, path: str) -> object:

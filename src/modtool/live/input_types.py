@@ -1,11 +1,12 @@
 """Which element type an input has, when nobody says."""
 
 import re
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import nn
 
-__all__ = ["DTYPES", "SHORT_NAMES", "default_dtype", "table_size"]
+__all__ = ["DTYPES", "SHORT_NAMES", "default_dtype", "real_dtype", "table_size"]
 
 # The short names that people write, beside torch's own.
 SHORT_NAMES = {
@@ -34,13 +35,28 @@ INDEX_NAME = re.compile(
 def default_dtype(
     model: nn.Module, name: str, shape: tuple[int, ...], is_first: bool
 ) -> torch.dtype:
-    """int64 for what an embedding looks up; else the first floating parameter's dtype."""
+    """int64 for what an embedding looks up; else the first parameter's dtype, of those with one."""
     feeds_embedding = is_first and len(shape) <= 2 and starts_with_embedding(model)
     if feeds_embedding or INDEX_NAME.fullmatch(name):
         return torch.int64
-    tensors = (*model.parameters(), *model.buffers())
-    floating = (each.dtype for each in tensors if each.dtype.is_floating_point)
-    return next(floating, torch.get_default_dtype())
+    return first_dtype(
+        each for each in dtypes_of(model) if each.is_floating_point or each.is_complex
+    )
+
+
+def real_dtype(model: nn.Module) -> torch.dtype:
+    """The first floating parameter's dtype."""
+    return first_dtype(each for each in dtypes_of(model) if each.is_floating_point)
+
+
+def dtypes_of(model: nn.Module) -> Iterator[torch.dtype]:
+    """The dtypes of parameters, then of buffers."""
+    return (each.dtype for each in (*model.parameters(), *model.buffers()))
+
+
+def first_dtype(found: Iterable[torch.dtype]) -> torch.dtype:
+    """The first of them; torch's default where there is none."""
+    return next(iter(found), torch.get_default_dtype())
 
 
 def starts_with_embedding(model: nn.Module) -> bool:

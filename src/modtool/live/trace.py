@@ -5,6 +5,7 @@ The pass runs on fake tensors, which cost no memory and no arithmetic. Where it 
 """
 
 import copy
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from modtool.errors import UsageError
 from modtool.live.affording import CHEAP, is_cheap, is_hollow, size_for_real
 from modtool.live.blame import user_line
 from modtool.live.fake import is_uninitialized
+from modtool.live.input_types import real_dtype
 from modtool.live.inputs import Inputs, bound_names, with_dtype
 from modtool.live.losses import Loss
 from modtool.live.memory import available_memory, shown_bytes
@@ -167,23 +169,34 @@ def scripted(model: nn.Module) -> tuple[Note, ...]:
 def run_typed(
     model: nn.Module, inputs: Inputs, settings: Settings, executed: Executed
 ) -> tuple[Pass, Inputs]:
-    """A pass, again with int64 for an input that turns out to be looked up in a table."""
+    """A pass, again with another dtype for an input of which it turns out to be the wrong one."""
     done = run(model, inputs, settings, executed)
+    tried: set[tuple[str, torch.dtype]] = set()
     for _ in range(MOST_INPUTS):
         failure = done.failure
-        if failure is None or failure.from_input is None or not wants_indices(failure):
+        dtype = wanted_dtype(failure, model) if failure else None
+        if failure is None or failure.from_input is None or dtype is None:
             break
         path = position_of(model, inputs, failure.from_input)
-        changed = with_dtype(inputs, path, torch.int64)
-        if changed == inputs:
+        changed = with_dtype(inputs, path, dtype)
+        if changed == inputs or (path, dtype) in tried:
             break
+        tried.add((path, dtype))
         inputs = changed
         done = run(model, inputs, settings, executed)
     return done, inputs
 
 
 MOST_INPUTS = 20
+TYPES_DIFFER = re.compile("dtype|scalar type|[Ii]nput type|ComplexFloat")
 LOOK_UPS = ("embedding", "index", "gather", "scatter", "one_hot", "take", "nll_loss")
+
+
+def wanted_dtype(failure: Failure, model: nn.Module) -> torch.dtype | None:
+    """The dtype that a pass wants of what it failed on; None where it failed for another reason."""
+    if wants_indices(failure):
+        return torch.int64
+    return real_dtype(model) if TYPES_DIFFER.search(str(failure.error)) else None
 
 
 def wants_indices(failure: Failure) -> bool:

@@ -32,21 +32,22 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> tuple[Note, ...]:
     wanted = tensors_of(model)
     found = unwrapped(wanted, stored_tensors(checkpoint))
     common = [name for name in wanted if name in found]
-    fits = [name for name in common if tuple(wanted[name].shape) == found[name].shape]
+    fits = {name: None for name in common if tuple(wanted[name].shape) == found[name].shape}
+    mismatched = [
+        f"{name} ({list(found[name].shape)} for {list(wanted[name].shape)})"
+        for name in common
+        if name not in fits
+    ]
     if not fits:
+        held = f"the model has {first(list(wanted))}; the checkpoint has {first(list(found))}"
         raise UsageError(
             f"{checkpoint.target}: none of its {len(found)} tensors fits the model",
-            f"the model has {first(list(wanted))}; the checkpoint has {first(list(found))}",
+            f"their shapes differ: {first(mismatched)}" if mismatched else held,
         )
     with torch.no_grad():
         for name in fits:
             if not is_fake(wanted[name]):
                 wanted[name].copy_(values_of(found[name]))
-    mismatched = [
-        f"{name} ({list(found[name].shape)} for {list(wanted[name].shape)})"
-        for name in common
-        if name not in set(fits)
-    ]
     filled = {id(wanted[name]) for name in fits}
     names = {
         # A tied tensor is stored under one of its names only, in safetensors files.
