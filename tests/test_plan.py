@@ -229,8 +229,8 @@ def test_drop_optimizer_elsewhere_changes_nothing() -> None:
 
 
 def tree_of(root: object) -> tuple[object, list[str]]:
-    tree, dropped = plain_tree(Checkpoint("x", "torch-zip", "values", root=root))
-    return tree, [item.name for item in dropped]
+    found = plain_tree(Checkpoint("x", "torch-zip", "values", root=root))
+    return found.tree, [item.name for item in found.dropped]
 
 
 def call(name: str, *arguments: object, **changes: object) -> Call:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from modtool.errors import UnsafeFileError
 from modtool.pickles.display import key_text
 from modtool.pickles.modules import module_parts
+from modtool.pickles.optimizers import saved_optimizer
 from modtool.pickles.plain import CONTAINERS, attributes_of, breadth, items_of, mapping_of
 from modtool.pickles.symbols import Call, Global
 from modtool.pickles.torch_objects import Tensors
@@ -43,6 +44,8 @@ class Places:
         self.made_containers: set[int] = set()  # calls that make a container
         self.open: set[int] = set()
         self.cyclic: list[str] = []
+        # `state` of a saved optimizer -> the number of each parameter that is a key of it
+        self.numbers: dict[int, Mapping[int, int]] = {}
         self.explore(root)
 
     # -- every container once --------------------------------------------------------------------
@@ -63,6 +66,7 @@ class Places:
             key = id(value)
             if type(value) is Call:
                 self.made_containers.add(key)
+                self.number(value)
             for _, item in children:
                 known = parents.get(id(item))
                 if facts(item) is not None:
@@ -76,6 +80,13 @@ class Places:
                 else:
                     known.append(key)
         self.spread(parents)
+
+    def number(self, value: Call) -> None:
+        """Number the parameters of an optimizer, whose state is kept under them."""
+        optimizer = saved_optimizer(value)
+        if optimizer is not None:
+            self.spend(sum(map(len, optimizer.parameters)))
+            self.numbers[id(optimizer.state)] = optimizer.numbers
 
     def spread(self, parents: Mapping[int, list[int]]) -> None:
         """What holds a holder holds a tensor, too."""
@@ -118,7 +129,7 @@ class Places:
         self.open.add(id(value))
         self.spend(breadth(value))
         prefix = f"{path}." if path else ""
-        for key, item in children_of(value) or ():
+        for key, item in children_of(value, self.numbers.get(id(value))) or ():
             yield from self.of(item, prefix + key)
         self.open.discard(id(value))
 
@@ -149,8 +160,11 @@ def entries(value: object) -> Mapping[object, object] | None:
     return mapping if mapping is not None else attributes_of(value)  # type: ignore[return-value]
 
 
-def children_of(value: object) -> Children | None:
-    """Keys and items of anything that can hold a tensor, plain values left out; None for a leaf."""
+def children_of(value: object, numbers: Mapping[int, int] | None = None) -> Children | None:
+    """Keys and items of anything that can hold a tensor, plain values left out; None for a leaf.
+
+    `numbers` are those that stand for keys, by their `id`.
+    """
     parts = module_parts(value)
     if parts is not None:
         kinds = ("_parameters", "_buffers", "_modules")
@@ -158,8 +172,9 @@ def children_of(value: object) -> Children | None:
         return [(key, item) for key, item in members if type(item) not in LEAVES]
     mapping = entries(value)
     if mapping is not None:
+        known: Mapping[int, object] = numbers or {}
         return [
-            (key if type(key) is str else key_text(key), item)
+            (key if type(key) is str else key_text(known.get(id(key), key)), item)
             for key, item in mapping.items()
             if type(item) not in LEAVES
         ]

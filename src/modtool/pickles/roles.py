@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from modtool.pickles.modules import module_parts
+from modtool.pickles.optimizers import is_optimizer
 from modtool.pickles.plain import items_of, mapping_of
 from modtool.pickles.torch_objects import Tensors
 from modtool.records import Section
@@ -76,7 +77,7 @@ def role_of(name: str, value: object, tensors: Tensors) -> str:
     """What a section is: model, ema, optimizer, scheduler, scaler or other."""
     lower = name.lower()
     mapping = mapping_of(value) or {}
-    training = training_role(lower, mapping)
+    training = "optimizer" if is_optimizer(value) else training_role(lower, mapping)
     if training is not None:
         return training
     if AVERAGED.search(lower):

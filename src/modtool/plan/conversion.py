@@ -203,8 +203,8 @@ def plan_state_dict(checkpoint: Checkpoint, section: str | None) -> Plan:
     tree, dropped = None, tuple(left_out(checkpoint, section))
     tensors = chosen_tensors(checkpoint, section)
     if checkpoint.kind in ("state_dict", "checkpoint") and checkpoint.root is not None:
-        whole, lost = plain_tree(checkpoint)
-        tree = subtree(whole, section)
+        whole = plain_tree(checkpoint)
+        tree, lost = subtree(whole.tree, section), whole.dropped
         if tree is not None and section is None:
             dropped = tuple(item for item in dropped if item.why == NOT_PERSISTENT) + lost
         elif tree is not None:
@@ -212,6 +212,7 @@ def plan_state_dict(checkpoint: Checkpoint, section: str | None) -> Plan:
             values = {name for name in checkpoint.values if name.startswith(inside)}
             dropped = tuple(item for item in dropped if item.name not in values)
             dropped += tuple(item for item in lost if item.name.startswith(inside))
+        tensors = [tensor for tensor in tensors if tree is None or whole.holds(tensor)]
     if tree is None:
         tree = flat_tree(tensors)
     return Plan(
@@ -244,8 +245,8 @@ def flat_tree(tensors: Iterable[TensorInfo]) -> Call:
 def plan_checkpoint(checkpoint: Checkpoint, section: str | None) -> Plan:
     """A training checkpoint: as it was where it is one, else a new one around the model."""
     if checkpoint.kind == "checkpoint" and checkpoint.root is not None:
-        tree, dropped = plain_tree(checkpoint)
-        tensors = [tensor for tensor in checkpoint.tensors if tensor.persistent]
+        whole = plain_tree(checkpoint)
+        tensors = [each for each in checkpoint.tensors if each.persistent and whole.holds(each)]
         hidden = [
             Dropped(path_of(tensor), NOT_PERSISTENT)
             for tensor in checkpoint.tensors
@@ -255,9 +256,9 @@ def plan_checkpoint(checkpoint: Checkpoint, section: str | None) -> Plan:
             checkpoint,
             "checkpoint",
             tuple(planned(tensor, tensor.section) for tensor in tensors),
-            tree,
+            whole.tree,
             model_sections(checkpoint) if section is None else (section,),
-            dropped=(*dropped, *hidden),
+            dropped=(*whole.dropped, *hidden),
         )
     plan = plan_state_dict(checkpoint, section)
     return as_checkpoint(plan)

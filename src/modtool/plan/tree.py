@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from modtool.pickles.display import key_text
 from modtool.pickles.modules import module_parts
+from modtool.pickles.optimizers import SavedOptimizer, saved_optimizer
 from modtool.pickles.plain import (
     FROZENSET,
     TUPLE,
@@ -50,11 +52,41 @@ ALLOWED = frozenset(
     | {f"{module}.{name}" for module in ("builtins", "__builtin__") for name in ("set", "complex")}
     | {f"{module}.bytearray" for module in ("builtins", "__builtin__")}
 )
+WHOLE = "the whole object"
+BY_NUMBER = "its state_dict() takes its place, with its parameters by number"
+NO_GROUP = "it has state of parameters that are in none of its groups, for which there is no number"
 REFUSED = "weights_only=True would refuse it, and it has no plain equivalent"
 
 
-def plain_tree(checkpoint: Checkpoint) -> tuple[object, tuple[Dropped, ...]]:
+@dataclass(frozen=True, slots=True)
+class PlainTree:
     """What a torch file holds, as plain containers with `TensorInfo` leaves; and what it lost.
+
+    Attributes:
+        tree: The object.
+        dropped: What is not in it, or not as it was.
+        gone: The paths at which nothing of the source is left.
+        again: Further paths of what lies at another one, of which something is gone.
+    """
+
+    tree: object
+    dropped: tuple[Dropped, ...]
+    gone: frozenset[str]
+    again: Mapping[str, str]
+
+    def holds(self, tensor: TensorInfo) -> bool:
+        """False for a tensor that lies in something that was left out."""
+        path = ""
+        for part in path_of(tensor).split(".") if self.gone else ():
+            path = joined(path, part)
+            path = self.again.get(path, path)
+            if path in self.gone:
+                return False
+        return True
+
+
+def plain_tree(checkpoint: Checkpoint) -> PlainTree:
+    """The object of a torch file in plain containers.
 
     Containers that are shared, or contain themselves, stay so.
     """
@@ -62,7 +94,8 @@ def plain_tree(checkpoint: Checkpoint) -> tuple[object, tuple[Dropped, ...]]:
     by_origin = {id(tensor.origin): tensor for tensor in reversed(checkpoint.tensors)}
     walk = Walk(by_path, by_origin)
     tree = walk.plain(checkpoint.root, "")
-    return ({} if tree is DROPPED else tree), tuple(walk.dropped)
+    kept = {} if tree is DROPPED else tree
+    return PlainTree(kept, tuple(walk.dropped), frozenset(walk.gone), walk.again)
 
 
 def path_of(tensor: TensorInfo) -> str:
@@ -82,6 +115,10 @@ class Walk:
     by_path: Mapping[str, TensorInfo]
     by_origin: Mapping[int, TensorInfo]
     dropped: list[Dropped] = field(default_factory=list)
+    gone: set[str] = field(default_factory=set)
+    lossy: dict[int, str] = field(default_factory=dict)
+    again: dict[str, str] = field(default_factory=dict)
+    holders: set[str] = field(default_factory=set)
     done: dict[int, object] = field(default_factory=dict)
 
     def plain(self, value: object, path: str) -> object:
@@ -92,14 +129,31 @@ class Walk:
         if tensor is not None:
             return self.by_path.get(path, tensor)
         if id(value) not in self.done:
+            before = len(self.gone)
             self.done[id(value)] = DROPPED  # a tuple inside itself: pickle makes it so, rarely
             self.done[id(value)] = self.fresh(value, path)
+            if len(self.gone) > before:
+                self.lossy[id(value)] = path
+        elif id(value) in self.lossy and self.has_tensors(path):
+            self.again[path] = self.lossy[id(value)]
         return self.done[id(value)]
+
+    def has_tensors(self, path: str) -> bool:
+        """True for a place with tensors below it."""
+        if not self.holders:
+            for name in self.by_path:
+                while name:
+                    name = name.rpartition(".")[0]
+                    self.holders.add(name)
+        return path in self.holders
 
     def fresh(self, value: object, path: str) -> object:
         """The plain equivalent of a value that was not met before."""
         if module_parts(value) is not None:
             return self.module(path)
+        optimizer = saved_optimizer(value)
+        if optimizer is not None:
+            return self.optimizer(value, optimizer, path)
         if isinstance(value, Call) and value.callee == "collections.OrderedDict":
             return self.ordered(value, path)
         mapping = mapping_of(value)
@@ -121,6 +175,27 @@ class Walk:
                 found[name[len(prefix) :]] = tensor
         self.dropped.append(Dropped(path, "the module itself; its state_dict takes its place"))
         return found
+
+    def optimizer(self, value: object, optimizer: SavedOptimizer, path: str) -> object:
+        """The state_dict of an optimizer that was saved whole, its parameters by number."""
+        state = mapping_of(optimizer.state) or {}
+        if any(isinstance(key, Call) and id(key) not in optimizer.numbers for key in state):
+            return self.drop(path, f"{describe(value)}: {NO_GROUP}")
+        self.dropped.append(Dropped(path or WHOLE, f"{describe(value)} itself; {BY_NUMBER}"))
+        numbered = {optimizer.numbers.get(id(key), key): item for key, item in state.items()}
+        entered: dict[object, object] = {}
+        groups: list[object] = []
+        made = {"state": entered, "param_groups": groups}
+        self.done[id(value)] = made
+        self.fill(entered, numbered, joined(path, "state"))
+        for index, settings in enumerate(optimizer.groups):
+            group: dict[object, object] = {}
+            below = joined(joined(path, "param_groups"), index)
+            self.fill(group, settings, below)
+            group["params"] = [optimizer.numbers[id(each)] for each in optimizer.parameters[index]]
+            self.gone.add(f"{below}.params")
+            groups.append(group)
+        return made
 
     def ordered(self, value: Call, path: str) -> object:
         """An OrderedDict stays one, with the `_metadata` that `state_dict()` attaches."""
@@ -147,6 +222,7 @@ class Walk:
             name = plain_key(key)
             if name is DROPPED:
                 self.drop(joined(path, "?"), f"its key is no plain value ({REFUSED})")
+                self.gone.add(joined(path, key_text(key)))
                 continue
             found = self.plain(item, joined(path, name))
             if found is not DROPPED:
@@ -171,7 +247,7 @@ class Walk:
         found = plain(value) if isinstance(value, Call) else Unknown(describe(value))
         if isinstance(found, Unknown):
             return self.attributes(value, path)
-        return self.plain(found, path) if isinstance(found, dict) else found
+        return self.mapping(value, found, path) if isinstance(found, dict) else found
 
     def attributes(self, value: object, path: str) -> object:
         """An object of some class: its attributes where tensors are among them, else nothing."""
@@ -179,12 +255,14 @@ class Walk:
         below = f"{path}." if path else ""
         if attributes is None or not any(name.startswith(below) for name in self.by_path):
             return self.drop(path, f"{describe(value)}: {REFUSED}")
-        self.drop(path, f"{describe(value)} itself; a dict of its attributes takes its place")
+        why = f"{describe(value)} itself; a dict of its attributes takes its place"
+        self.dropped.append(Dropped(path, why))
         return self.mapping(value, attributes, path)  # type: ignore[arg-type]
 
     def drop(self, path: str, why: str) -> object:
         """Leave something out, and say so."""
         self.dropped.append(Dropped(path, why))
+        self.gone.add(path)
         return DROPPED
 
 
