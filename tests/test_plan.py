@@ -27,7 +27,8 @@ from modtool.plan import (
     tied,
     unfreeze,
 )
-from modtool.plan.tree import plain_tree, put, without
+from modtool.plan.plain_tree import plain_tree
+from modtool.plan.tree import put, without
 from modtool.records import Checkpoint, ModuleNode, Section, Storage, TensorInfo
 
 CPU = memoryview(bytes(1000))

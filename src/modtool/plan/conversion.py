@@ -9,8 +9,9 @@ from modtool.pickles.plain import mapping_of
 from modtool.pickles.symbols import Call, Global
 from modtool.plan.distributed import distributed
 from modtool.plan.norms import BN_EVAL_METADATA, recorded_bn_eval
+from modtool.plan.plain_tree import plain_tree
 from modtool.plan.records import Dropped, Form, Plan, PlannedTensor
-from modtool.plan.tree import entries, find_key, path_of, plain_tree
+from modtool.plan.tree import entries, find_key, path_of
 from modtool.records import Checkpoint, Section, TensorInfo
 
 __all__ = [
