@@ -1,8 +1,14 @@
 """Objects in a checkpoint become what `weights_only=True` accepts, and nothing changes silently."""
 
+import argparse
+import datetime
 import json
+import pathlib
+from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -16,13 +22,19 @@ NO_GROUP = "it has state of parameters that are in none of its groups, for which
 BY_NUMBER = "itself; its state_dict() takes its place, with its parameters by number"
 
 
-def converted(modtool: Modtool, saved: object) -> tuple[dict[str, object], list[tuple[str, str]]]:
-    """What a checkpoint loads as after a conversion that is read back, and what was left out."""
-    torch.save(saved, "in.pth")
+def document(modtool: Modtool, saved: object, protocol: int = 2) -> dict[str, Any]:
+    """What is said of a checkpoint that is converted to out.pth and read back."""
+    torch.save(saved, "in.pth", pickle_protocol=protocol)
     options = ("--to", "checkpoint", "-o", "out.pth", "--verify", "--force", "--json")
     ran = modtool("convert", "in.pth", *options)
     assert (ran.code, ran.err) == (0, "")
-    dropped = [(item["name"], item["why"]) for item in json.loads(ran.out)["dropped"]]
+    found: dict[str, Any] = json.loads(ran.out)
+    return found
+
+
+def converted(modtool: Modtool, saved: object) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """What a checkpoint loads as after a conversion that is read back, and what was left out."""
+    dropped = [(item["name"], item["why"]) for item in document(modtool, saved)["dropped"]]
     return torch.load("out.pth", weights_only=True), dropped
 
 
@@ -71,7 +83,7 @@ def test_an_optimizer_becomes_its_state_dict(modtool: Modtool, name: str, whole:
     kind = f"{type(optimizer).__module__}.{type(optimizer).__name__}"
     assert dropped[-1] == ("optimizer", f"an object of {kind} {BY_NUMBER}")
     fresh = OPTIMIZERS[name](net())
-    fresh.load_state_dict(found["optimizer"])  # type: ignore[arg-type]
+    fresh.load_state_dict(found["optimizer"])
 
 
 def test_an_optimizer_by_itself_and_twice(modtool: Modtool) -> None:
@@ -82,7 +94,7 @@ def test_an_optimizer_by_itself_and_twice(modtool: Modtool) -> None:
     assert dropped == [("the whole object", f"an object of torch.optim.adam.Adam {BY_NUMBER}")]
     found, _ = converted(modtool, {"model": model.state_dict(), "a": optimizer, "b": [optimizer]})
     assert repr(found["b"]) == repr([optimizer.state_dict()])
-    assert found["a"] is found["b"][0]  # type: ignore[index]
+    assert found["a"] is found["b"][0]
 
 
 def test_an_optimizer_whose_parameter_is_in_no_group_is_left_out(modtool: Modtool) -> None:
@@ -117,3 +129,160 @@ def test_what_only_looks_like_an_optimizer_is_not_taken_for_one() -> None:
     ]
     for state in others:
         assert saved_optimizer(optimizer(state)) is None
+
+
+# -- values --------------------------------------------------------------------------------------
+
+MODEL = {"w": torch.ones(2), "b": torch.zeros(3)}
+Point = namedtuple("Point", "x y")
+KINDS = [
+    "?",
+    "i1",
+    "i2",
+    "i4",
+    "i8",
+    "u1",
+    "u2",
+    "u4",
+    "u8",
+    "f2",
+    "f4",
+    "f8",
+    "c8",
+    "c16",
+    ">i4",
+    ">u2",
+    ">f8",
+    ">c16",
+]
+
+
+class Array(np.ndarray[Any, Any]):
+    """An array of its own kind."""
+
+
+class Settings(dict[str, int]):
+    """A dict of its own kind."""
+
+
+@pytest.mark.parametrize("protocol", [2, 5])
+def test_numpy_arrays_become_tensors_of_the_same_type(modtool: Modtool, protocol: int) -> None:
+    arrays = {kind: np.arange(6).reshape(2, 3).astype(kind) for kind in KINDS}
+    arrays |= {"columns": np.arange(6.0).reshape(2, 3).T, "0-d": np.array(2.5)}
+    arrays |= {"empty": np.zeros((0, 2)), "every second": np.arange(10)[::2]}
+    said = document(modtool, {"model": MODEL, "arrays": arrays, "first": arrays["i8"]}, protocol)
+    assert said["dropped"] == []
+    assert said["tensors"] == len(MODEL) + len(arrays)
+    message = (
+        f"NumPy array becomes tensor: arrays.?, arrays.i1, arrays.i2 and {len(arrays) - 3} more"
+    )
+    assert [(each["code"], each["message"]) for each in said["notes"]] == [
+        ("becomes-plain", message)
+    ]
+    found = torch.load("out.pth", weights_only=True)
+    for name, array in arrays.items():
+        expected = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
+        assert found["arrays"][name].dtype == expected.dtype, name
+        assert torch.equal(found["arrays"][name], expected), name
+    assert found["first"].data_ptr() == found["arrays"]["i8"].data_ptr()
+
+
+def test_types_that_change_are_named_once(modtool: Modtool) -> None:
+    saved = {
+        "model": MODEL,
+        "args": argparse.Namespace(lr=0.1, out=pathlib.PurePosixPath("a/b")),
+        "best": [np.float32(1.5), np.int64(3), np.bool_(True), np.complex64(1 + 2j), np.str_("é")],
+        "point": Point(torch.ones(2), Point(1, 2)),
+        "last": deque([1, 2, 3], maxlen=2),
+        "by name": defaultdict(list, a=[1]),
+        "seen": frozenset([1]),
+        "set": {np.int64(1), 2},
+        "settings": Settings(a=1),
+        "steps": range(0, 6, 2),
+        "when": datetime.datetime(2020, 1, 2, 3, tzinfo=datetime.UTC),
+        np.int64(7): None,
+    }
+    said = document(modtool, saved)
+    assert said["dropped"] == []
+    assert [each["message"] for each in said["notes"]] == [
+        "argparse.Namespace becomes dict: args",
+        "pathlib.PurePosixPath becomes str: args.out",
+        "NumPy scalar becomes Python scalar: best.0, best.1, best.2 and 4 more",
+        "tests.test_convert_objects.Point becomes tuple: point.1, point",
+        "collections.deque becomes list: last",
+        "collections.defaultdict becomes dict: by name",
+        "frozenset becomes set: seen",
+        "tests.test_convert_objects.Settings becomes dict: settings",
+        "range becomes list: steps",
+        "datetime.datetime becomes str: when",
+    ]
+    found = torch.load("out.pth", weights_only=True)
+    assert repr(found) == repr(
+        {
+            "model": MODEL,
+            "args": {"lr": 0.1, "out": "a/b"},
+            "best": [1.5, 3, True, 1 + 2j, "é"],
+            "point": (torch.ones(2), (1, 2)),
+            "last": [2, 3],
+            "by name": {"a": [1]},
+            "seen": {1},
+            "set": {1, 2},
+            "settings": {"a": 1},
+            "steps": [0, 2, 4],
+            "when": "2020-01-02T03:00:00+00:00",
+            7: None,
+        }
+    )
+
+
+def test_what_weights_only_accepts_stays_as_it_is(modtool: Modtool) -> None:
+    saved = {
+        "model": MODEL,
+        "counts": Counter("abca"),
+        "ordered": OrderedDict(a=1),
+        "plain": [None, True, 3, 0.5, 1j, "text", b"bytes", bytearray(b"array"), (1, [2]), {3}],
+        "torch": [torch.Size([1, 2]), torch.device("cuda", 1), torch.bfloat16],
+    }
+    said = document(modtool, saved)
+    assert (said["dropped"], said["notes"]) == ([], [])
+    assert repr(torch.load("out.pth", weights_only=True)) == repr(saved)
+
+
+def test_what_is_left_out_is_called_what_its_user_calls_it(modtool: Modtool) -> None:
+    saved = {
+        "model": MODEL,
+        "objects": np.array([1, "a"], dtype=object),
+        "text": np.array(["ab"]),
+        "own": np.zeros(2).view(Array),
+        "masked": np.ma.array([1, 2], mask=[False, True]),
+        "steps": range(10**9),
+        "slice": slice(1),
+        "dtype": np.dtype("f4"),
+        "class": nn.Linear,
+        "sets": {frozenset([1])},
+        "delta": datetime.timedelta(1),
+    }
+    torch.save(saved, "in.pth")
+    found, dropped = converted(modtool, saved)
+    assert list(found) == ["model"]
+    assert {name: why.partition(": ")[0] for name, why in dropped} == {
+        "objects": "a NumPy array of Python objects",
+        "text": "a NumPy array of text",
+        "own": "an object of tests.test_convert_objects.Array",
+        "masked": "a NumPy masked array",
+        "steps": "a range of more than 10,000 numbers",
+        "slice": "a slice",
+        "dtype": "a NumPy dtype",
+        "class": "the class or function torch.nn.modules.linear.Linear",
+        "sets": "a set of what is no plain value",
+        "delta": "an object of datetime.timedelta",
+    }
+
+
+def test_an_array_beside_the_weights_is_none_of_them(modtool: Modtool) -> None:
+    torch.save({**MODEL, "mean": np.arange(3.0), "more": {"std": np.ones(2)}}, "in.pth")
+    ran = modtool("convert", "in.pth", "-o", "out.pth", "--dtype", "bf16", "--verify", "--json")
+    assert (ran.code, json.loads(ran.out)["dropped"]) == (0, [])
+    found = torch.load("out.pth", weights_only=True)
+    assert [found["w"].dtype, found["mean"].dtype] == [torch.bfloat16, torch.float64]
+    assert repr(found["more"]) == repr({"std": torch.ones(2, dtype=torch.float64)})

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -236,3 +236,13 @@ def test_nothing_remains_of_one_that_was_stopped(
             tmp_path / "in.pth", str(tmp_path / "out"), to="dcp", writing=Writing(progress=stop)
         )
     assert os.listdir(tmp_path) == ["in.pth"]
+
+
+def test_a_counter_becomes_a_dict(modtool: Modtool) -> None:
+    torch.save({"model": {"w": torch.ones(2)}, "seen": Counter("aab")}, "in.pth")
+    ran = modtool("convert", "in.pth", "--to", "dcp", "-o", "out")
+    said = "note: becomes-plain: collections.Counter becomes dict: seen\n"
+    assert (ran.code, ran.err) == (0, said)
+    found = loaded("out")
+    assert isinstance(found, dict)
+    assert found["seen"] == {"a": 2, "b": 1}

@@ -126,6 +126,10 @@ CODES: Mapping[str, tuple[Level, str]] = MappingProxyType(
             "note",
             "tuples with tensors or dicts in them, which a distributed checkpoint makes lists",
         ),
+        "becomes-plain": (
+            "note",
+            "values that weights_only=True refuses, written as what they are equal to",
+        ),
         "tied-together": (
             "note",
             "a parameter that is frozen, unfrozen or filled because one tied to it is",

@@ -29,7 +29,7 @@ __all__ = [
 
 Level = Literal["error", "warning", "note"]
 Kind = Literal["state_dict", "checkpoint", "full_model", "model", "tensors", "values"]
-Role = Literal["parameter", "buffer", "state", "tensor"]
+Role = Literal["parameter", "buffer", "state", "tensor", "value"]
 Severity = Literal["executes-code", "unknown-callable", "ordinary"]
 
 
@@ -154,7 +154,8 @@ class TensorInfo:
         offset: Elements from the start of the storage.
         stride: Elements; None means contiguous.
         section: The part of a training checkpoint it belongs to; None where there is but one.
-        role: `parameter`, `buffer`, `state` (of an optimizer), or `tensor` (not known).
+        role: `parameter`, `buffer`, `state` (of an optimizer), `tensor` (not known), or in a plan
+            `value`: a NumPy array among the plain values.
         requires_grad: None where the file does not record it.
         layout: `strided`, or what else it is: `sparse_coo`, `quantized`, `meta`, `nested`, ….
         persistent: False for a buffer that `state_dict()` leaves out.

@@ -9,19 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from modtool.pickles.numpy_values import NUMPY_ARRAYS, NUMPY_SCALARS, numpy_scalar, saved_array
+from modtool.pickles.packed import bytes_of, encoded, from_codec
 from modtool.pickles.symbols import ABSENT, Call, Global, PersistentId
 
-__all__ = [
-    "CONTAINERS",
-    "FROZENSET",
-    "TUPLE",
-    "Unknown",
-    "attributes_of",
-    "breadth",
-    "items_of",
-    "mapping_of",
-    "plain",
-]
+__all__ = ["BUILTINS", "CONTAINERS", "FROZENSET", "SET", "TUPLE", "Unknown", "attributes_of"]
+__all__ += ["breadth", "builtin", "fields_of", "items_of", "mapping_of", "plain"]
 
 # Longer texts and larger numbers as keys of a list of pairs can make a dict of it quadratic.
 MAX_KEY_TEXT = 1000
@@ -172,7 +165,18 @@ def reconstructed_items(call: Call) -> list[object] | None:
     match base_of(call):
         case (str(base), list(state) | tuple(state)) if base in LIST | TUPLE:
             return [*state, *(call.appended or ())]
-    return None if call.callee in EQUIVALENTS else call.appended
+    return None if call.callee in EQUIVALENTS else call.appended or fields_of(call)
+
+
+def fields_of(call: Call) -> list[object] | None:
+    """The fields of what is pickled as a namedtuple is: by `__new__` and all fields, two or more.
+
+    With one field it could be anything that holds a value, such as a subclass of int.
+    """
+    named = call.how == "new" and call.state is ABSENT and not call.keywords
+    if not named or call.callee in MAPPINGS or len(call.arguments) < 2:
+        return None
+    return list(call.arguments)
 
 
 def mutable_items(call: Call) -> list[object] | None:
@@ -302,43 +306,10 @@ def device(call: Call) -> object:
     return None
 
 
-def encoded(arguments: tuple[object, ...]) -> bytes | None:
-    """`_codecs.encode(text, 'latin1')`, `bytes()`, `bytearray(text, 'latin-1')`.
-
-    So protocols 0 to 2 write bytes.
-    """
-    match arguments:
-        case ():
-            return b""
-        case (bytes(data),):
-            return data
-        case (str(source), "latin1" | "latin-1"):
-            return source.encode("latin-1")
-        case (Call() as inner,):
-            return bytes_of(inner)
-    return None
-
-
-def from_codec(call: Call) -> bytes | None:
-    """`_codecs.encode`: a function, and with two arguments always."""
-    return encoded(call.arguments) if len(call.arguments) == 2 and call.how != "new" else None
-
-
 def byte_array(call: Call) -> bytearray | None:
     """`bytearray(…)`: what `__new__` alone makes is empty."""
     found = encoded(arguments_of(call))
     return None if found is None else bytearray(found)
-
-
-def bytes_of(value: object) -> bytes:
-    """Bytes, however the protocol wrote them."""
-    if isinstance(value, Call) and value.callee == "_codecs.encode":
-        value = from_codec(value)
-    if isinstance(value, str):
-        value = value.encode("latin-1")
-    if not isinstance(value, bytes):
-        raise TypeError
-    return value
 
 
 def complex_number(call: Call) -> object:
@@ -373,36 +344,10 @@ def zone_of(value: object) -> str:
     raise TypeError
 
 
-def numpy_dtype(value: object) -> tuple[str, str]:
-    """(`f8`, byte order) of a pickled `numpy.dtype`."""
-    if isinstance(value, Call) and value.callee == "numpy.dtype":
-        kind = value.arguments[0]
-        order = value.state[1] if isinstance(value.state, tuple) else "<"
-        if isinstance(kind, str):
-            return kind, ">" if order == ">" else "<"
-    raise TypeError
-
-
-NUMPY_CODES: Mapping[str, str] = MappingProxyType(
-    {"f2": "e", "f4": "f", "f8": "d", "b1": "?"}
-    | {f"i{size}": code for size, code in ((1, "b"), (2, "h"), (4, "i"), (8, "q"))}
-    | {f"u{size}": code for size, code in ((1, "B"), (2, "H"), (4, "I"), (8, "Q"))}
-)
-
-
-def numpy_scalar(call: Call) -> object:
-    """The number in `numpy.core.multiarray.scalar(dtype, bytes)`."""
-    kind, order = numpy_dtype(call.arguments[0])
-    return struct.unpack(order + NUMPY_CODES[kind], bytes_of(call.arguments[1]))[0]
-
-
 def numpy_array(call: Call) -> object:
     """What a pickled array is: its element type and shape, as an `Unknown`."""
-    match call.state:
-        case (_, tuple(shape), dtype, *_):
-            kind, _ = numpy_dtype(dtype)
-            return Unknown(f"numpy.ndarray {kind} {list(shape)}"[:200])
-    return None
+    found = saved_array(call)
+    return found and Unknown(f"numpy.ndarray {found.kind} {list(found.shape)}"[:200])
 
 
 def namespace(call: Call) -> object:
@@ -433,6 +378,6 @@ EQUIVALENTS: Mapping[str, Callable[[Call], object]] = MappingProxyType(
         for local in ("", "._local")
         for name in ("WindowsPath", "PureWindowsPath")
     }
-    | {f"numpy.{core}.multiarray.scalar": numpy_scalar for core in ("core", "_core")}
-    | {f"numpy.{core}.multiarray._reconstruct": numpy_array for core in ("core", "_core")}
+    | dict.fromkeys(NUMPY_SCALARS, numpy_scalar)
+    | dict.fromkeys(NUMPY_ARRAYS, numpy_array)
 )

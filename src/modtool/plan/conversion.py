@@ -12,7 +12,7 @@ from modtool.plan.norms import BN_EVAL_METADATA, recorded_bn_eval
 from modtool.plan.plain_tree import plain_tree
 from modtool.plan.records import Dropped, Form, Plan, PlannedTensor
 from modtool.plan.tree import entries, find_key, path_of
-from modtool.records import Checkpoint, Section, TensorInfo
+from modtool.records import Checkpoint, Note, Section, TensorInfo
 
 __all__ = [
     "FLAGS_KEY",
@@ -203,26 +203,35 @@ def plan_state_dict(checkpoint: Checkpoint, section: str | None) -> Plan:
     """Names to tensors, and what else lies flat beside them in a state_dict."""
     tree, dropped = None, tuple(left_out(checkpoint, section))
     tensors = chosen_tensors(checkpoint, section)
+    arrays: tuple[TensorInfo, ...] = ()
+    notes: tuple[Note, ...] = ()
     if checkpoint.kind in ("state_dict", "checkpoint") and checkpoint.root is not None:
         whole = plain_tree(checkpoint)
-        tree, lost = subtree(whole.tree, section), whole.dropped
-        if tree is not None and section is None:
-            dropped = tuple(item for item in dropped if item.why == NOT_PERSISTENT) + lost
-        elif tree is not None:
-            inside = f"{section}."
-            values = {name for name in checkpoint.values if name.startswith(inside)}
-            dropped = tuple(item for item in dropped if item.name not in values)
-            dropped += tuple(item for item in lost if item.name.startswith(inside))
-        tensors = [tensor for tensor in tensors if tree is None or whole.holds(tensor)]
+        tree, part = subtree(whole.tree, section), whole.within(section)
+        if tree is not None:
+            dropped = without_values(checkpoint, dropped, section) + part.dropped
+            tensors = [tensor for tensor in tensors if whole.holds(tensor)]
+            arrays, notes = part.arrays, tuple(part.notes())
     if tree is None:
         tree = flat_tree(tensors)
     return Plan(
         checkpoint,
         "state_dict",
-        tuple(planned(tensor, None) for tensor in tensors),
+        tuple(planned(tensor, None) for tensor in (*tensors, *arrays)),
         tree,
         dropped=dropped,
+        notes=notes,
     )
+
+
+def without_values(
+    checkpoint: Checkpoint, dropped: tuple[Dropped, ...], section: str | None
+) -> tuple[Dropped, ...]:
+    """What a state_dict leaves out, but for the plain values in it, which go along."""
+    if section is None:
+        return tuple(item for item in dropped if item.why == NOT_PERSISTENT)
+    values = {name for name in checkpoint.values if name.startswith(f"{section}.")}
+    return tuple(item for item in dropped if item.name not in values)
 
 
 def subtree(tree: object, section: str | None) -> object:
@@ -256,10 +265,11 @@ def plan_checkpoint(checkpoint: Checkpoint, section: str | None) -> Plan:
         return Plan(
             checkpoint,
             "checkpoint",
-            tuple(planned(tensor, tensor.section) for tensor in tensors),
+            tuple(planned(tensor, tensor.section) for tensor in (*tensors, *whole.arrays)),
             whole.tree,
             model_sections(checkpoint) if section is None else (section,),
             dropped=(*whole.dropped, *hidden),
+            notes=tuple(whole.notes()),
         )
     plan = plan_state_dict(checkpoint, section)
     return as_checkpoint(plan)

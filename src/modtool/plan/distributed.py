@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 
 from modtool.errors import UsageError
 from modtool.notes import note
+from modtool.pickles.symbols import Call
+from modtool.plan.plain_tree import COUNTER
 from modtool.plan.records import Dropped, Plan
 from modtool.plan.tree import entries, joined
 from modtool.records import TensorInfo
@@ -32,6 +34,8 @@ def distributed(plan: Plan) -> Plan:
     if walk.tuples:
         message = f"tuples with tensors or dicts in them: {some(walk.tuples)}"
         notes.append(note("tuple-becomes-list", "", message))
+    if walk.counters:
+        notes.append(note("becomes-plain", "", f"{COUNTER} becomes dict: {some(walk.counters)}"))
     dropped = (*plan.dropped, *walk.dropped)
     return replace(plan, form="dcp", tree=tree, notes=tuple(notes), dropped=dropped)
 
@@ -48,10 +52,14 @@ class Walk:
     dropped: list[Dropped] = field(default_factory=list)
     renamed: list[str] = field(default_factory=list)
     tuples: list[str] = field(default_factory=list)
+    counters: list[str] = field(default_factory=list)
     around: set[int] = field(default_factory=set)
 
     def value(self, value: object, path: str) -> object:
         """A value as it can be held."""
+        if isinstance(value, Call) and value.callee == COUNTER:
+            self.counters.append(path)
+            value = value.arguments[0]
         found = entries(value)
         if found is None and not is_entered(value):
             return value

@@ -4,36 +4,71 @@ Tensors are their `TensorInfo`. What that loader would refuse becomes its exact 
 where there is one, and is left out and named where there is none.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
+from modtool.notes import note
 from modtool.pickles.display import key_text
 from modtool.pickles.modules import module_parts
+from modtool.pickles.numpy_values import (
+    ARRAY_DTYPES,
+    NUMPY_ARRAYS,
+    NUMPY_SCALARS,
+    SavedArray,
+    saved_array,
+)
 from modtool.pickles.optimizers import SavedOptimizer, saved_optimizer
 from modtool.pickles.plain import (
+    BUILTINS,
     FROZENSET,
+    SET,
     TUPLE,
     Unknown,
     attributes_of,
+    builtin,
+    fields_of,
     items_of,
     mapping_of,
     plain,
 )
-from modtool.pickles.symbols import ABSENT, Call, Global
+from modtool.pickles.symbols import ABSENT, Call, Global, PersistentId, class_named
 from modtool.plan.records import Dropped
 from modtool.plan.tree import DROPPED, joined, path_of
-from modtool.records import DTYPES, Checkpoint, TensorInfo
+from modtool.records import DTYPES, Checkpoint, Note, Storage, TensorInfo, contiguous_stride
 
-__all__ = ["PlainTree", "plain_tree"]
+__all__ = ["COUNTER", "PlainTree", "plain_tree"]
 
 
 SCALARS = (type(None), bool, int, float, str, bytes, bytearray, complex)
 # Calls that weights_only loads as they are (torch 2.13, `_get_allowed_globals`).
 ALLOWED = frozenset(
-    {"torch.Size", "torch.device", "_codecs.encode"}
-    | {f"{module}.{name}" for module in ("builtins", "__builtin__") for name in ("set", "complex")}
-    | {f"{module}.bytearray" for module in ("builtins", "__builtin__")}
+    {"torch.Size", "torch.device", "_codecs.encode", *builtin("complex", "bytearray")}
+)
+BUILT_IN = builtin("bytes", "bytearray", "complex", "dict", "list", "set", "tuple")
+COUNTER = "collections.Counter"
+RANGES = frozenset({*builtin("range"), "__builtin__.xrange"})
+SETS = SET | FROZENSET
+MAX_NUMBERS = 10_000
+# Places that a note names.
+MANY = 3
+# The first letter of NumPy's types that are no numbers.
+ELEMENTS: Mapping[str, str] = MappingProxyType(
+    {"O": "Python objects", "U": "text", "S": "bytes", "V": "records", "M": "dates", "m": "times"}
+)
+SCALAR = "NumPy scalar"
+# What a user calls what is pickled under another name.
+CALLED: Mapping[str, str] = MappingProxyType(
+    dict.fromkeys(NUMPY_ARRAYS, "NumPy array")
+    | dict.fromkeys(NUMPY_SCALARS, SCALAR)
+    | dict.fromkeys(RANGES, "range")
+    | dict.fromkeys(FROZENSET, "frozenset")
+)
+DESCRIBED: Mapping[str, str] = MappingProxyType(
+    {f"{module}.slice": "a slice" for module in BUILTINS}
+    | dict.fromkeys(RANGES, f"a range of more than {MAX_NUMBERS:,} numbers")
+    | dict.fromkeys(NUMPY_SCALARS, "a NumPy scalar that is no number")
+    | {"numpy.dtype": "a NumPy dtype", "numpy.ma.core._mareconstruct": "a NumPy masked array"}
 )
 WHOLE = "the whole object"
 BY_NUMBER = "its state_dict() takes its place, with its parameters by number"
@@ -50,12 +85,36 @@ class PlainTree:
         dropped: What is not in it, or not as it was.
         gone: The paths at which nothing of the source is left.
         again: Further paths of what lies at another one, of which something is gone.
+        arrays: The NumPy arrays, which become tensors.
+        changed: What has become another type -> where.
     """
 
     tree: object
     dropped: tuple[Dropped, ...]
     gone: frozenset[str]
     again: Mapping[str, str]
+    arrays: tuple[TensorInfo, ...]
+    changed: Mapping[str, Sequence[str]]
+
+    def within(self, section: str | None) -> "PlainTree":
+        """The part of it that a section is; the whole for None."""
+        if section is None:
+            return self
+        inside = f"{section}."
+        changed = {
+            what: here
+            for what, paths in self.changed.items()
+            if (here := [path for path in paths if path.startswith(inside)])
+        }
+        arrays = tuple(array for array in self.arrays if array.section == section)
+        dropped = tuple(item for item in self.dropped if item.name.startswith(inside))
+        return replace(self, arrays=arrays, changed=changed, dropped=dropped)
+
+    def notes(self) -> Iterator[Note]:
+        """What is to be told of the types that changed."""
+        for what, paths in self.changed.items():
+            more = f" and {len(paths) - MANY:,} more" if len(paths) > MANY else ""
+            yield note("becomes-plain", "", f"{what}: {', '.join(paths[:MANY])}{more}")
 
     def holds(self, tensor: TensorInfo) -> bool:
         """False for a tensor that lies in something that was left out."""
@@ -75,10 +134,17 @@ def plain_tree(checkpoint: Checkpoint) -> PlainTree:
     """
     by_path = {path_of(tensor): tensor for tensor in checkpoint.tensors}
     by_origin = {id(tensor.origin): tensor for tensor in reversed(checkpoint.tensors)}
-    walk = Walk(by_path, by_origin)
+    walk = Walk(by_path, by_origin, tuple(section.name for section in checkpoint.sections))
     tree = walk.plain(checkpoint.root, "")
     kept = {} if tree is DROPPED else tree
-    return PlainTree(kept, tuple(walk.dropped), frozenset(walk.gone), walk.again)
+    return PlainTree(
+        kept,
+        tuple(walk.dropped),
+        frozenset(walk.gone),
+        walk.again,
+        tuple(walk.arrays),
+        walk.changed,
+    )
 
 
 @dataclass(slots=True)
@@ -87,6 +153,9 @@ class Walk:
 
     by_path: Mapping[str, TensorInfo]
     by_origin: Mapping[int, TensorInfo]
+    sections: tuple[str, ...] = ()
+    arrays: list[TensorInfo] = field(default_factory=list)
+    changed: dict[str, list[str]] = field(default_factory=dict)
     dropped: list[Dropped] = field(default_factory=list)
     gone: set[str] = field(default_factory=set)
     lossy: dict[int, str] = field(default_factory=dict)
@@ -130,7 +199,10 @@ class Walk:
         if isinstance(value, Call) and value.callee == "collections.OrderedDict":
             return self.ordered(value, path)
         mapping = mapping_of(value)
+        if mapping is not None and isinstance(value, Call) and value.callee == COUNTER:
+            return self.counter(value, mapping, path)
         if mapping is not None:
+            self.change(value, "dict", path)
             return self.mapping(value, mapping, path)
         if isinstance(value, Call) and value.callee in ALLOWED and value.state is ABSENT:
             return value
@@ -182,8 +254,17 @@ class Walk:
             made.state = state
         return made
 
+    def counter(self, value: Call, mapping: Mapping[object, object], path: str) -> object:
+        """A Counter stays one."""
+        counts: dict[object, object] = {}
+        self.fill(counts, mapping, path)
+        if not all(isinstance(count, SCALARS) for count in counts.values()):
+            self.change(value, "dict", path)
+            return counts
+        return Call(value.function, (counts,))
+
     def mapping(self, value: object, mapping: Mapping[object, object], path: str) -> object:
-        """A dict; of a Counter, a defaultdict or a subclass, its entries."""
+        """A dict; of a defaultdict or a subclass, its entries."""
         made: dict[object, object] = {}
         self.done[id(value)] = made
         self.fill(made, mapping, path)
@@ -197,6 +278,8 @@ class Walk:
                 self.drop(joined(path, "?"), f"its key is no plain value ({REFUSED})")
                 self.gone.add(joined(path, key_text(key)))
                 continue
+            if name is not key:
+                self.change(key, type(name).__name__, joined(path, name))
             found = self.plain(item, joined(path, name))
             if found is not DROPPED:
                 made[name] = found
@@ -209,18 +292,51 @@ class Walk:
         for index, item in enumerate(items):
             found = self.plain(item, joined(path, index))
             made.append(None if found is DROPPED else found)
-        kind = CALLED.get(value.callee) if isinstance(value, Call) else SEQUENCES.get(type(value))
-        kind = kind or list
-        return made if kind is list else kind(made)
+        kind = kind_of(value)
+        self.change(value, kind.__name__, path)
+        if kind is not set:
+            return made if kind is list else kind(made)
+        if all(isinstance(item, SCALARS) for item in made):
+            return set(made)
+        return self.drop(path, f"a {called(value) or 'set'} of what is no plain value: {REFUSED}")
 
     def symbol(self, value: object, path: str) -> object:
         """Anything else: its plain equivalent, entered again where that is a container."""
         if isinstance(value, Global) and value.module == "torch" and value.name in DTYPES:
             return value
-        found = plain(value) if isinstance(value, Call) else Unknown(describe(value))
+        if not isinstance(value, Call):
+            return self.drop(path, f"{describe(value)}: {REFUSED}")
+        if value.callee in NUMPY_ARRAYS:
+            return self.array(value, path)
+        found = plain(value) if value.callee not in RANGES else numbers_of(value)
         if isinstance(found, Unknown):
             return self.attributes(value, path)
+        self.change(value, type(found).__name__, path)
         return self.mapping(value, found, path) if isinstance(found, dict) else found
+
+    def array(self, value: Call, path: str) -> object:
+        """A NumPy array of numbers, as a tensor of the same type."""
+        found = saved_array(value)
+        if found is None or found.data is None:
+            return self.drop(path, f"{described_array(value, found)}: {REFUSED}")
+        inside = [name for name in self.sections if path.startswith(f"{name}.")]
+        section = max(inside, key=len, default=None)
+        stride = contiguous_stride(found.shape[::-1])[::-1] if found.fortran else None
+        tensor = TensorInfo(
+            path[len(section) + 1 :] if section else path,
+            ARRAY_DTYPES[found.kind],
+            found.shape,
+            Storage(
+                f"array {len(self.arrays)}", found.data.nbytes, "cpu", found.data, found.byteorder
+            ),
+            stride=stride,
+            section=section,
+            role="value",
+            origin=value,
+        )
+        self.arrays.append(tensor)
+        self.change(value, "tensor", path)
+        return tensor
 
     def attributes(self, value: object, path: str) -> object:
         """An object of some class: its attributes where tensors are among them, else nothing."""
@@ -232,6 +348,13 @@ class Walk:
         self.dropped.append(Dropped(path, why))
         return self.mapping(value, attributes, path)  # type: ignore[arg-type]
 
+    def change(self, value: object, to: str, path: str) -> None:
+        """Tell that something has another type now, if it has."""
+        was = called(value)
+        if was is not None:
+            to = "Python scalar" if was == SCALAR else to
+            self.changed.setdefault(f"{was} becomes {to}", []).append(path)
+
     def drop(self, path: str, why: str) -> object:
         """Leave something out, and say so."""
         self.dropped.append(Dropped(path, why))
@@ -239,13 +362,35 @@ class Walk:
         return DROPPED
 
 
-SEQUENCES: Mapping[type, Callable[[list[object]], object]] = MappingProxyType(
-    {tuple: tuple, set: set, frozenset: set}
-)
-# weights_only knows no frozenset; a set is equal to one.
-CALLED: Mapping[str, Callable[[list[object]], object]] = MappingProxyType(
-    {**dict.fromkeys(FROZENSET, set), **dict.fromkeys(TUPLE, tuple)}
-)
+def kind_of(value: object) -> type[list[object]] | type[tuple[object, ...]] | type[set[object]]:
+    """What a sequence becomes: weights_only knows no frozenset, and a set is equal to one."""
+    if isinstance(value, tuple):
+        return tuple
+    if isinstance(value, set | frozenset):
+        return set
+    if not isinstance(value, Call):
+        return list
+    if value.callee in SETS:
+        return set
+    return tuple if value.callee in TUPLE or fields_of(value) is not None else list
+
+
+def called(value: object) -> str | None:
+    """What a user calls the type of a value; None for what is not changed."""
+    if isinstance(value, frozenset):
+        return "frozenset"
+    if not isinstance(value, Call) or value.callee in BUILT_IN or value.callee == "_codecs.encode":
+        return None
+    return CALLED.get(value.callee, value.made.removeprefix("builtins."))
+
+
+def numbers_of(value: Call) -> object:
+    """The numbers of a range, where they are not too many."""
+    match value.arguments:
+        case (int(start), int(stop), int(step)) if step:
+            numbers = range(start, stop, step)
+            return list(numbers) if len(numbers) <= MAX_NUMBERS else Unknown("range")
+    return Unknown("range")
 
 
 def plain_key(key: object) -> object:
@@ -259,10 +404,22 @@ def plain_key(key: object) -> object:
     return found if isinstance(found, SCALARS) else DROPPED
 
 
+def described_array(value: Call, found: SavedArray | None) -> str:
+    """What an array without an equivalent is: of a class of its own, or of what is no number."""
+    if found is not None:
+        return f"a NumPy array of {ELEMENTS.get(found.kind[:1], found.kind)}"
+    return f"an object of {class_named(value.arguments[0] if value.arguments else None) or 'NumPy'}"
+
+
 def describe(value: object) -> str:
-    """What a value without an equivalent is."""
-    if isinstance(value, Global):
-        return f"the name {value.qualified}"
-    if isinstance(value, Call):
-        return f"an object of {value.callee or 'an unknown class'}"
-    return f"a {type(value).__name__}"
+    """What a value without an equivalent is, as its user calls it."""
+    if isinstance(value, PersistentId):
+        return "a reference to something outside"
+    named = class_named(value)
+    if named:
+        return f"the class or function {named}"
+    if not isinstance(value, Call):
+        return f"a {type(value).__name__}"
+    if value.callee.startswith("torch._utils._rebuild_"):
+        return "a tensor"
+    return DESCRIBED.get(value.callee) or f"an object of {value.made or 'an unknown class'}"

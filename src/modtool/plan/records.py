@@ -135,8 +135,12 @@ class Plan:
 
     @property
     def model_tensors(self) -> tuple[PlannedTensor, ...]:
-        """The tensors of the model's part, which edits select from."""
-        return tuple(tensor for tensor in self.tensors if tensor.section in self.models)
+        """The tensors of the model's part, which edits select from; arrays beside them are not."""
+        return tuple(
+            tensor
+            for tensor in self.tensors
+            if tensor.section in self.models and tensor.source.role != "value"
+        )
 
     @property
     def nbytes(self) -> int:

@@ -13,6 +13,7 @@ from modtool.records import TensorInfo
 __all__ = ["shards_of", "weight_map"]
 
 Group = list[PlannedTensor]
+DEEP = object()
 
 
 def shards_of(plan: Plan, largest: int) -> tuple[Plan, ...]:
@@ -41,11 +42,28 @@ def shards_of(plan: Plan, largest: int) -> tuple[Plan, ...]:
 
 
 def groups_of(plan: Plan) -> Sequence[Group]:
-    """The tensors that stay together, in order of the first of each."""
-    groups: dict[object, Group] = {}
+    """The tensors that stay together, in order of the first of each.
+
+    What lies deeper in a state_dict than names do goes into the first file, with what is no tensor.
+    """
+    deep = {together(plan, tensor) for tensor in deeper(plan)}
+    groups: dict[object, Group] = {DEEP: []} if deep else {}
     for tensor in plan.tensors:
-        groups.setdefault(together(plan, tensor), []).append(tensor)
+        key = together(plan, tensor)
+        groups.setdefault(DEEP if key in deep else key, []).append(tensor)
     return list(groups.values())
+
+
+def deeper(plan: Plan) -> list[PlannedTensor]:
+    """The tensors that lie in a container inside a state_dict."""
+    if plan.form != "state_dict":
+        return []
+    flat = {
+        (item.section, item.name)
+        for item in (entries(plan.tree) or {}).values()
+        if isinstance(item, TensorInfo)
+    }
+    return [each for each in plan.tensors if (each.source.section, each.source.name) not in flat]
 
 
 def together(plan: Plan, tensor: PlannedTensor) -> object:

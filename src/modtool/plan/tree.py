@@ -6,7 +6,7 @@ from modtool.pickles.symbols import Call
 from modtool.records import TensorInfo
 
 __all__ = ["DROPPED", "at", "entries", "find_key", "joined", "path_of", "put", "with_entries"]
-__all__ += ["without"]
+__all__ += ["place_of", "without"]
 
 
 class Missing:
@@ -20,7 +20,12 @@ DROPPED = Missing()
 
 def path_of(tensor: TensorInfo) -> str:
     """Where a tensor lies from the root of its file."""
-    return joined(tensor.section or "", tensor.name)
+    return place_of(tensor.section, tensor.name)
+
+
+def place_of(section: str | None, name: str) -> str:
+    """The path of a name in a section; a section that is one tensor has no name in it."""
+    return joined(section or "", name) if name else section or ""
 
 
 def joined(path: str, key: object) -> str:

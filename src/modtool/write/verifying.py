@@ -7,7 +7,7 @@ from modtool.formats import open_checkpoint
 from modtool.pickles.symbols import Call, PersistentId
 from modtool.pickles.torch_objects import storage_id
 from modtool.plan import Plan, PlannedTensor
-from modtool.plan.tree import joined
+from modtool.plan.tree import place_of
 from modtool.plan.views import has_data
 from modtool.records import Checkpoint, Storage, TensorInfo
 from modtool.write.payload import Compute, elements, pieces_of, whole_storage
@@ -32,11 +32,11 @@ def verify(
         OutputError: A tensor is missing, or not what it should be.
     """
     written = open_checkpoint(path)
-    found = {joined(tensor.section or "", tensor.name): tensor for tensor in written.tensors}
+    found = {place_of(tensor.section, tensor.name): tensor for tensor in written.tensors}
     total = sum(tensor.nbytes for tensor in plan.tensors)
     done = 0
     for tensor in plan.tensors:
-        name = joined(tensor.section or "", tensor.name)
+        name = place_of(tensor.section, tensor.name)
         if name not in found:
             raise differs(name, "it is not in the file")
         compare(tensor, found[name], plan.source, written, sources, compute)
