@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from modtool.records import FileRange
 from modtool.write import blocks
 from modtool.write.blocks import Blocks
+from modtool.write.streams import Sink, Sources
 
 SIZES = (0, 1, 4095, 4096, 8192, 8193, 10 * 8192, 10 * 8192 + 4097)
 SHARED_MEMORY = "/dev/shm"
@@ -118,3 +120,35 @@ def test_what_could_not_be_written_is_told(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(OSError, match="no space left"):
         written(tmp_path / "x", 100 * 8192)
+
+
+@pytest.mark.parametrize("refusal", [None, errno.EXDEV, errno.ENOSYS])
+def test_long_ranges_are_copied_by_the_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: int | None
+) -> None:
+    monkeypatch.setattr(blocks, "LONG_RANGE", 5000)
+    monkeypatch.setattr(blocks, "SYSTEM_COPY", 7001)
+    copied: list[int] = []
+    known = os.copy_file_range
+
+    def copy(source: int, target: int, count: int, begin: int, end: int) -> int:
+        copied.append(count)
+        if refusal is not None:
+            raise OSError(refusal, "as between two file systems")
+        return known(source, target, count, begin, end)
+
+    monkeypatch.setattr(os, "copy_file_range", copy)
+    data = random.Random(0).randbytes(100_000)
+    (tmp_path / "in").write_bytes(data)
+    ranges = [FileRange(str(tmp_path / "in"), *each) for each in ((7, 60_000), (1, 900), (3, 9000))]
+    total = sum(each.length for each in ranges)
+    descriptor = os.open(tmp_path / "out", os.O_WRONLY | os.O_CREAT)
+    with Sources() as sources, Blocks(descriptor, total, cached=True) as target:
+        sink = Sink(target, sources, total, None)
+        for each in ranges:
+            sink.copy(each, "w", crc=False)
+        target.finish()
+    os.close(descriptor)
+    parts = [data[each.offset : each.offset + each.length] for each in ranges]
+    assert (tmp_path / "out").read_bytes() == b"".join(parts)
+    assert copied == ([7001] * 8 + [7001] if refusal is None else [7001])

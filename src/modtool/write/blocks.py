@@ -3,7 +3,8 @@
 Blocks go past the page cache (`O_DIRECT`) where the file system can do that. Two reasons: copying
 into the cache and having the system write it back takes about twice as long as the disk needs,
 and what has not passed through the cache needs no long `fsync` before the file gets its name.
-What need not be on the disk when it is done goes through the cache.
+What need not be on the disk when it is done goes through the cache, and long ranges of another
+file are left to the system to copy, which moves the bytes once where a process moves them twice.
 """
 
 import errno
@@ -26,6 +27,12 @@ DIRECT_FROM = 64 << 20
 # Larger ones miss the processor's caches.
 CACHED_WRITE = 256 << 10
 DIRECT = getattr(os, "O_DIRECT", 0)
+# Shorter ranges are put together in a block; one of these takes a few milliseconds.
+LONG_RANGE = 1 << 20
+SYSTEM_COPY = 16 << 20
+CANNOT_COPY = frozenset(
+    {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF}
+)
 
 
 class Job(NamedTuple):
@@ -48,6 +55,7 @@ class Blocks:
         self.descriptor = descriptor
         direct = bool(DIRECT) and size >= DIRECT_FROM and not cached
         self.direct = direct and self.go_direct(True)
+        self.copies = not self.direct and hasattr(os, "copy_file_range")
         self.left = min(WRITERS + 2, size // BLOCK + 1)
         self.offset = 0
         self.used = 0
@@ -90,10 +98,36 @@ class Blocks:
         """
         self.used += count
         if self.used == len(self.block):
-            self.jobs.put(Job(self.block, self.offset, self.used))
-            self.offset += self.used
-            self.used = 0
-            self.block = self.next_block()
+            self.put_away()
+
+    def put_away(self) -> None:
+        """Have the block at hand written, and take another."""
+        self.jobs.put(Job(self.block, self.offset, self.used))
+        self.offset += self.used
+        self.used = 0
+        self.block = self.next_block()
+
+    def copied(self, source: int, position: int, count: int) -> int:
+        """Let the system append bytes of an open file; how many, 0 where it is not to or cannot.
+
+        Raises:
+            OSError: They could not be read or written.
+        """
+        if not self.copies or count < LONG_RANGE:
+            return 0
+        if self.used:
+            self.put_away()
+        try:
+            done = os.copy_file_range(
+                source, self.descriptor, min(count, SYSTEM_COPY), position, self.offset
+            )
+        except OSError as error:
+            if error.errno not in CANNOT_COPY:
+                raise
+            done = 0
+        self.copies = done > 0  # else whoever reads and writes finds out what is wrong
+        self.offset += done
+        return done
 
     def finish(self) -> None:
         """Write what is left, and wait until everything is in the file.

@@ -114,10 +114,15 @@ class Sink:
         """Append a range of a file; its CRC-32, or 0 where none is wanted."""
         found, position, end = 0, place.offset, place.offset + place.length
         while position < end:
-            room = self.blocks.room[: end - position]
-            count = self.sources.read_into(place.path, position, room)
-            found = crc32(room[:count], found) if crc else 0
-            self.blocks.filled(count)
+            count = 0
+            if not crc:
+                source = self.sources.descriptor(place.path)
+                count = self.blocks.copied(source, position, end - position)
+            if not count:
+                room = self.blocks.room[: end - position]
+                count = self.sources.read_into(place.path, position, room)
+                found = crc32(room[:count], found) if crc else 0
+                self.blocks.filled(count)
             self.advance(count, name)
             position += count
         return found
