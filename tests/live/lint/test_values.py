@@ -159,6 +159,10 @@ class Two(nn.Module):
         hidden: torch.Tensor = self.a(x)
         if self.kind == "dropped":
             hidden = nn.functional.dropout(hidden, 0.5, self.training)
+        if self.kind == "viewed":
+            hidden = hidden.view(len(hidden), -1).reshape(len(hidden), 4)
+        if self.kind == "split":
+            hidden = hidden.view(2, 2, 4)
         result: torch.Tensor = self.b(torch.relu(hidden))
         if self.kind == "returned":
             return result, hidden
@@ -167,12 +171,12 @@ class Two(nn.Module):
         return result
 
 
-@pytest.mark.parametrize("kind", ["chained", "dropped", "returned", "used"])
+@pytest.mark.parametrize("kind", ["chained", "viewed", "split", "dropped", "returned", "used"])
 def test_a_pass_shows_which_constant_layers_follow_each_other(kind: str) -> None:
     model = filled(Two(kind), 0.0)
     found = lint_model(model, parse_inputs(["4,3"], model))
     assert [(each.code, each.where) for each in found] == (
-        [("constant-weights", "a")] if kind == "chained" else []
+        [("constant-weights", "a")] if kind in ("chained", "viewed") else []
     )
 
 

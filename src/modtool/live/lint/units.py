@@ -28,6 +28,14 @@ BETWEEN = frozenset(
     for name in (*ACTIVATIONS, "relu_", "tanh_", "sigmoid_", "flatten")
     if (found := getattr(holder, name, None)) is not None
 )
+RESHAPING = frozenset({torch.Tensor.view, torch.Tensor.reshape, torch.reshape})
+
+
+def is_flattened(given: list[torch.Tensor], made: object) -> bool:
+    """True where each sample became one row: all that is of it stays together."""
+    if len(given) != 1 or not isinstance(made, torch.Tensor):
+        return False
+    return made.ndim == 2 and given[0].shape[:1] == made.shape[:1]
 
 
 class Units:
@@ -53,7 +61,8 @@ class Units:
         """A function ran inside a module, was given tensors, and made something."""
         sources = [source for source in map(self.source_of, given) if source is not None]
         self.weights.update(id(each) for each in given if isinstance(each, nn.Parameter))
-        if func in BETWEEN and len(sources) == 1 and isinstance(made, torch.Tensor):
+        between = func in BETWEEN or (func in RESHAPING and is_flattened(given, made))
+        if between and len(sources) == 1 and isinstance(made, torch.Tensor):
             self.known[id(made)] = (weakref.ref(made), *sources[0])
             return
         self.used.update(source for source, _ in sources)
