@@ -93,6 +93,42 @@ def test_depth_keeps_what_is_nan(modtool: Modtool) -> None:
     ]
 
 
+def test_depth_tells_of_what_is_no_tensor(modtool: Modtool) -> None:
+    state = {"fc.weight": torch.zeros(2)}
+    torch.save({"model": state, "epoch": 1, "step": 5}, "a.pth")
+    torch.save({"model": state, "epoch": 2, "step": 6}, "b.pth")
+    ran = modtool("diff", "a.pth", "b.pth", "--depth", "1", "--top", "1")
+    assert (ran.code, ran.out.splitlines()) == (
+        1,
+        [
+            "module  tensors  same  differ  only A  only B",
+            "──────  ───────  ────  ──────  ──────  ──────",
+            "fc            1     1       0       0       0",
+            "",
+            "name   difference  A  B",
+            "─────  ──────────  ─  ─",
+            "epoch  value       1  2",
+            "",
+            "1 more row: --top 0 shows all",
+            "",
+            "in both 1   equal 1   different 0   other structure 0   only in A 0   only in B 0",
+        ],
+    )
+    rows = modtool("diff", "a.pth", "b.pth", "--depth", "1", "--format", "csv").out.splitlines()
+    assert [row.partition(",")[0] for row in rows] == ["module", "fc"]
+
+
+def test_a_tolerance_asks_for_the_values_of_a_model(modtool: Modtool) -> None:
+    head = "import torch\nfrom torch import nn\n\n\ndef build_model():\n"
+    body = "    model = nn.Linear(2, 2)\n    nn.init.constant_(model.weight, 0.5)\n"
+    Path("model.py").write_text(f"{head}{body}    nn.init.zeros_(model.bias)\n    return model\n")
+    torch.save({"weight": torch.full((2, 2), 0.501), "bias": torch.zeros(2)}, "a.pth")
+    assert modtool("diff", "model.py", "a.pth", "--atol", "1e-2").code == 0
+    ran = modtool("diff", "model.py", "a.pth", "--atol", "1e-4")
+    assert (ran.code, ran.err) == (1, "")
+    assert "equal 1   close 0   different 1" in ran.out
+
+
 def test_markdown_and_html_have_no_empty_tables(modtool: Modtool) -> None:
     torch.save({"w": torch.zeros(2)}, "a.pth")
     torch.save({"w": torch.ones(2)}, "b.pth")

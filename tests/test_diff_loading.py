@@ -270,3 +270,21 @@ def test_it_agrees_with_load_state_dict(
     path = tmp_path_factory.mktemp("load") / "x.pth"
     torch.save(broken, path)
     assert fit_of(path).loads == diff(Net(), path).same == loads(broken)
+
+
+@pytest.mark.parametrize(
+    ("shape", "reason"),
+    [
+        ((5, 4, 3), "other classes, another vocabulary or width: dimension 0"),
+        ((3, 4, 9), "another width: dimension 2"),
+        ((6, 8, 3), "another width: dimensions 0 and 1"),
+        ((3, 4), "another kind of layer: 3 dimensions and 2"),
+        ((4, 3, 3), "the same elements in another shape"),
+    ],
+)
+def test_why_shapes_differ(shape: tuple[int, ...], reason: str) -> None:
+    one, other = nn.Module(), nn.Module()
+    one.weight = nn.Parameter(torch.zeros(3, 4, 3))
+    other.weight = nn.Parameter(torch.zeros(shape))
+    (pair,) = diff(one, other, structure=True).pairs
+    assert pair.reason == reason

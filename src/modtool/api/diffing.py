@@ -49,7 +49,7 @@ def diff(
         b: Likewise. When one is a model and the other is not, it is asked whether that fits.
         structure: Read headers only.
         values: Compare a model's values, too.
-        tolerance: How close values have to be; None for equal to the bit.
+        tolerance: How close values have to be, a model's, too; None for equal to the bit.
         only: Patterns of the tensors to compare.
         rename: `OLD=NEW`, for the names of A, or of the checkpoint beside a model.
         strip_prefix: Prefixes to take off the names of both sides.
@@ -65,12 +65,13 @@ def diff(
         raise UsageError("values are not read with --structure", "leave one of the two out")
     if arguments and is_file(a) and is_file(b):
         raise UsageError("--arg is for models, and both sides are checkpoints")
+    values = values or tolerance is not None
     sides = [opened(target, arguments, values) for target in (a, b)]
     left, right = (narrowed_if(side, section, sides) for side in sides)
     options = Options(tuple(only), tuple(rename), tuple(strip_prefix), section, tuple(ignore))
     found = compare_structure(left, right, options)
     lives = "model" in (left.kind, right.kind)
-    if structure or (lives and not values and tolerance is None):
+    if structure or (lives and not values):
         return found
     return valued(found, tolerance, progress)
 

@@ -40,10 +40,13 @@ def shape_reason(pair: Pair) -> str:
         return "transposed, as Conv1D and TensorFlow keep it: no option turns it round"
     if pair.a.numel == pair.b.numel:
         return "the same elements in another shape"
-    others = [index for index in range(len(a)) if len(a) == len(b) and a[index] != b[index]]
+    if len(a) != len(b):
+        return f"another kind of layer: {len(a)} dimensions and {len(b)}"
+    others = [index for index in range(len(a)) if a[index] != b[index]]
     if others == [0]:
         return "other classes, another vocabulary or width: dimension 0"
-    return f"another width: dimension {others[0]}" if len(others) == 1 else ""
+    listed = " and ".join(map(str, others))
+    return f"another width: dimension{'s' * (len(others) > 1)} {listed}"
 
 
 def explained_singles(

@@ -46,19 +46,23 @@ def differences_report(
     """
     structure = tuple(structure_rows(differences))
     values = value_rows(differences)
+    cut: tuple[Rows, ...] = structure, values
+    if depth is not None:
+        cut = (tuple(rows_beside_tensors(differences)),)
 
     def tables() -> tuple[Table, ...]:
         if depth is not None:
-            return (fold(differences, depth),)
+            folded, beside = fold(differences, depth), structure_table(cut[0][:top])
+            return (folded, beside) if beside.rows and not flat else (folded,)
         if flat:
             return (flat_table(structure, values),)
         both = structure_table(structure[:top]), value_table(values[:top])
         return tuple(table for table in both if table.rows)
 
     hidden = 0
-    if top is not None and depth is None and not flat:
-        hidden = sum(max(0, len(rows) - top) for rows in (structure, values))
-    more = (f"{hidden:,} more rows: --top 0 shows all",) if hidden else ()
+    if top is not None and not flat:
+        hidden = sum(max(0, len(rows) - top) for rows in cut)
+    more = (f"{hidden:,} more row{'s' * (hidden > 1)}: --top 0 shows all",) if hidden else ()
     return Report(
         lambda: document(differences, depth),
         tables,
@@ -85,6 +89,11 @@ def structure_rows(differences: Differences) -> Iterator[tuple[object, ...]]:
         here, there = described(single.tensor), single.likely and f"likely {single.likely}"
         a, b = (here, there) if single.side == "a" else (there, here)
         yield single.name, kind_of(single, differences.fit), a, b, single.reason
+    yield from rows_beside_tensors(differences)
+
+
+def rows_beside_tensors(differences: Differences) -> Iterator[tuple[object, ...]]:
+    """The same for ties, plain values and modules."""
     for tie in differences.ties:
         words = "tied", "separate"
         yield (", ".join(tie.names), "tied", *(words if tie.side == "a" else words[::-1]), "")
