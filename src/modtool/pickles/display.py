@@ -3,10 +3,20 @@
 from collections.abc import Mapping
 from itertools import islice
 
-from modtool.pickles.plain import CONTAINERS, Unknown, breadth, items_of, mapping_of, plain
+from modtool.pickles.modules import module_parts
+from modtool.pickles.plain import (
+    CONTAINERS,
+    Unknown,
+    attributes_of,
+    breadth,
+    is_set,
+    items_of,
+    mapping_of,
+    plain,
+)
 from modtool.pickles.symbols import Call
 
-__all__ = ["Display", "display", "key_text"]
+__all__ = ["Display", "display", "key_text", "parts_of"]
 
 MAX_DEPTH = 40
 MAX_TEXT = 10_000
@@ -57,16 +67,17 @@ class Display:
         if isinstance(value, Call):
             self.left -= breadth(value)
             value = omega_content(value)
-        mapping = mapping_of(value)
-        found = plain(value) if mapping is None else mapping
-        if isinstance(found, Mapping):
+        mapping = parts_of(value)
+        if mapping is not None:
             return {
                 self.text(key_text(key)): self.show(item, depth + 1)
-                for key, item in islice(found.items(), max(self.left, 0) + 1)
+                for key, item in islice(mapping.items(), max(self.left, 0) + 1)
             }
-        items = items_of(found)
+        items = items_of(value)
         if items is None:
-            return self.leaf(found)
+            return self.leaf(plain(value))
+        if is_set(value):
+            items = in_order(items)
         return [self.show(item, depth + 1) for item in islice(items, max(self.left, 0) + 1)]
 
     def leaf(self, value: object) -> object:
@@ -82,6 +93,38 @@ class Display:
         shown = text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"
         self.left -= len(shown) // COST_OF_TEXT
         return shown
+
+
+def in_order(items: list[object]) -> list[object]:
+    """The items of a set in an order that is the same at every run; what has none comes last."""
+    texts = [item for item in items if isinstance(item, str)]
+    numbers = [item for item in items if isinstance(item, int | float)]
+    rest = [item for item in items if not isinstance(item, str | int | float)]
+    return [*sorted(numbers), *sorted(texts), *rest]
+
+
+def parts_of(value: object) -> Mapping[object, object] | None:
+    """What a value holds by name: a dict, or an object's attributes beside its class.
+
+    None for a module, for what has a plain equivalent, and for what has no attributes.
+    """
+    if isinstance(value, Call):
+        value = omega_content(value)
+    mapping = mapping_of(value)
+    if mapping is not None or not isinstance(value, Call):
+        return mapping
+    attributes = attributes_of(value)
+    if not attributes or items_of(value) is not None or module_parts(value) is not None:
+        return None
+    if value.made in NAMESPACES:
+        return dict(attributes)
+    return {CLASS: value.made or "?", **attributes}
+
+
+# Objects that are nothing but their attributes.
+NAMESPACES = frozenset({"argparse.Namespace", "types.SimpleNamespace"})
+# The key under which the class of an object stands beside its attributes.
+CLASS = "__class__"
 
 
 def omega_content(call: Call) -> object:

@@ -10,26 +10,28 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from modtool.pickles.numpy_values import NUMPY_ARRAYS, NUMPY_SCALARS, numpy_scalar, saved_array
-from modtool.pickles.packed import bytes_of, encoded, from_codec
-from modtool.pickles.symbols import ABSENT, Call, Global, PersistentId
+from modtool.pickles.packed import encoded, from_codec
+from modtool.pickles.symbols import ABSENT, Call, Global, PersistentId, class_named
 
 __all__ = ["BUILTINS", "CONTAINERS", "FROZENSET", "SET", "TUPLE", "Unknown", "attributes_of"]
-__all__ += ["breadth", "builtin", "fields_of", "items_of", "mapping_of", "plain"]
+__all__ += ["breadth", "builtin", "fields_of", "is_set", "items_of", "mapping_of", "plain"]
 
 # Longer texts and larger numbers as keys of a list of pairs can make a dict of it quadratic.
 MAX_KEY_TEXT = 1000
 MAX_KEY_NUMBER = 2**60
 MAX_PARTS = 1000
+# Arguments of an unknown object that are shown with its class.
+MAX_SHOWN, MAX_SHOWN_TEXT, MAX_SHOWN_BITS = 4, 60, 128
 
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """An object that has no plain equivalent."""
+    """An object that has no plain equivalent; `what` is its class, perhaps with arguments."""
 
-    class_name: str
+    what: str
 
     def __str__(self) -> str:
-        return f"<{self.class_name}>"
+        return f"<{self.what}>"
 
 
 BUILTINS = ("builtins", "__builtin__")
@@ -179,6 +181,13 @@ def fields_of(call: Call) -> list[object] | None:
     return list(call.arguments)
 
 
+def is_set(value: object) -> bool:
+    """True for a set or frozenset, which has no order of its own."""
+    if isinstance(value, Call):
+        return value.callee in SET | FROZENSET
+    return isinstance(value, set | frozenset)
+
+
 def mutable_items(call: Call) -> list[object] | None:
     """The items of `list(…)` and `set(…)`, as they are given."""
     return first_items(arguments_of(call))
@@ -272,7 +281,32 @@ def plain(value: object) -> object:
         found = convert(value) if convert else None
     except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, struct.error):
         found = None
-    return Unknown(value.made or "the result of a call") if found is None else found
+    return Unknown(described(value)) if found is None else found
+
+
+def described(call: Call) -> str:
+    """`ekit.Color(1)`: what would be made, with the arguments where they are few and simple."""
+    made = call.made or "the result of a call"
+    if call.callee.endswith(".getattr"):
+        return class_named(call) or made
+    arguments = call.arguments
+    base = base_of(call)
+    if base is not None:
+        arguments = () if base[1] is None else (base[1],)
+    if not arguments or len(arguments) > MAX_SHOWN or call.state is not ABSENT:
+        return made
+    if not all(map(is_short, arguments)):
+        return made
+    return f"{made}({', '.join(map(repr, arguments))})"
+
+
+def is_short(value: object) -> bool:
+    """True for a number or a text that can be written in a few characters."""
+    if isinstance(value, int):
+        return value.bit_length() <= MAX_SHOWN_BITS
+    return isinstance(value, float | None) or (
+        isinstance(value, str) and len(value) <= MAX_SHOWN_TEXT
+    )
 
 
 def texts(call: Call) -> list[str]:
@@ -320,28 +354,22 @@ def complex_number(call: Call) -> object:
     return None
 
 
+def layout(call: Call) -> object:
+    """`torch.strided` from torch's function that looks a layout up."""
+    match call.arguments:
+        case (str(name),):
+            return name
+    return None
+
+
+TIMES = frozenset(f"datetime.{name}" for name in ("datetime", "date", "time"))
+
+
 def moment(call: Call) -> object:
-    """A `datetime` or `date` from its packed bytes (`datetime.__reduce__`)."""
-    packed = bytes_of(call.arguments[0])
-    year = packed[0] * 256 + packed[1]
-    day = f"{year:04d}-{packed[2] & 0x7F:02d}-{packed[3]:02d}"
-    if len(packed) == 4:
-        return day
-    clock = f"{packed[4]:02d}:{packed[5]:02d}:{packed[6]:02d}"
-    micro = int.from_bytes(packed[7:10], "big")
-    zone = zone_of(call.arguments[1]) if len(call.arguments) > 1 else ""
-    return f"{day}T{clock}" + (f".{micro:06d}" if micro else "") + zone
+    """A point in time; what reads it is imported where one occurs."""
+    from modtool.pickles.times import READERS
 
-
-def zone_of(value: object) -> str:
-    """`+02:00` from `timezone(timedelta(0, 7200))`; an unknown zone is an error."""
-    match value:
-        case Call(arguments=(Call(arguments=(int(days), int(seconds), 0)) as delta,)) as zone:
-            if (zone.callee, delta.callee) == ("datetime.timezone", "datetime.timedelta"):
-                minutes = abs(days * 1440 + seconds // 60)
-                sign = "-" if days < 0 else "+"
-                return f"{sign}{minutes // 60:02d}:{minutes % 60:02d}"
-    raise TypeError
+    return READERS[call.callee](call)
 
 
 def numpy_array(call: Call) -> object:
@@ -362,9 +390,9 @@ EQUIVALENTS: Mapping[str, Callable[[Call], object]] = MappingProxyType(
         "torch.device": device,
         "argparse.Namespace": namespace,
         "types.SimpleNamespace": namespace,
-        "datetime.datetime": moment,
-        "datetime.date": moment,
+        "torch.serialization._get_layout": layout,
     }
+    | dict.fromkeys(TIMES, moment)
     | dict.fromkeys(builtin("bytes"), lambda call: encoded(call.arguments))
     | dict.fromkeys(builtin("bytearray"), byte_array)
     | dict.fromkeys(builtin("complex"), complex_number)

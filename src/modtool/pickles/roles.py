@@ -3,10 +3,10 @@
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from modtool.pickles.modules import module_parts
-from modtool.pickles.optimizers import is_optimizer
-from modtool.pickles.plain import items_of, mapping_of
+from modtool.pickles.plain import attributes_of, items_of, mapping_of
 from modtool.pickles.torch_objects import Tensors
 from modtool.records import Section
 
@@ -77,7 +77,7 @@ def role_of(name: str, value: object, tensors: Tensors) -> str:
     """What a section is: model, ema, optimizer, scheduler, scaler or other."""
     lower = name.lower()
     mapping = mapping_of(value) or {}
-    training = "optimizer" if is_optimizer(value) else training_role(lower, mapping)
+    training = training_role(lower, mapping or attributes_of(value) or {})
     if training is not None:
         return training
     if AVERAGED.search(lower):
@@ -89,7 +89,7 @@ def role_of(name: str, value: object, tensors: Tensors) -> str:
     return "model" if mapping and is_flat(mapping, tensors) else "other"
 
 
-def training_role(lower: str, mapping: Mapping[object, object]) -> str | None:
+def training_role(lower: str, mapping: Mapping[Any, object]) -> str | None:
     """What only training needs: an optimizer, a scheduler or a scaler; None for anything else."""
     for key, role in TRAINING_KEYS.items():
         if key in mapping:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 from modtool.errors import UnsafeFileError
-from modtool.pickles.display import COST_OF_TEXT, MAX_COST, Display, key_text
+from modtool.pickles.display import COST_OF_TEXT, MAX_COST, Display, key_text, parts_of
 from modtool.pickles.places import Places
-from modtool.pickles.plain import items_of, mapping_of
+from modtool.pickles.plain import items_of
 
 __all__ = ["Values"]
 
@@ -49,7 +49,7 @@ class Values:
 
     def keep_parts(self, path: str, value: object) -> None:
         """Record a value that is no tensor: part by part where it has named parts."""
-        mapping = mapping_of(value)
+        mapping = parts_of(value)
         children = self.nested(value) if mapping is None else mapping
         if children is None or len(self.open) > MAX_DEPTH:
             if path:
