@@ -76,6 +76,7 @@ SHOWN: Mapping[str, tuple[object, Mapping[str, object]]] = {
     "numpy array": (np.arange(3.0), {"": "<numpy.ndarray f8 [3]>"}),
     "Namespace": (Namespace(lr=0.1, sizes=[1]), {".lr": 0.1, ".sizes": [1]}),
     "SimpleNamespace": (SimpleNamespace(b=2), {".b": 2}),
+    "namedtuple": (Point(1, 2), {"": [1, 2]}),
     "module": (nn.ReLU(), {"": "<torch.nn.modules.activation.ReLU>"}),
     "dataclass": (
         Config(),
@@ -99,13 +100,6 @@ def test_a_value_in_every_protocol(tmp_path: Path, name: str, protocol: int) -> 
     found = open_checkpoint(str(path)).values
     assert found == {f"v{end}": shown for end, shown in expected.items()}
     json.dumps(found)
-
-
-@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-def test_a_named_tuple_names_its_class(tmp_path: Path, protocol: int) -> None:
-    path = tmp_path / "x.pth"
-    torch.save({"weight": torch.ones(1), "v": Point(1, 2)}, path, pickle_protocol=protocol)
-    assert open_checkpoint(str(path)).values == {"v": f"<{HERE}.Point(1, 2)>"}
 
 
 def test_arguments_too_long_to_show_are_left_out(tmp_path: Path) -> None:

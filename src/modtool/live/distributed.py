@@ -197,7 +197,7 @@ def python_value(value: object) -> object:
         return {python_value(item) for item in items}
     found = plain(value)
     if isinstance(found, Unknown):
-        raise OutputError(f"an object of {found.class_name} cannot be saved")
+        raise OutputError(f"an object of {found.what} cannot be saved")
     if value.callee == "torch.device" and isinstance(found, str):
         return torch.device(found)
     return found

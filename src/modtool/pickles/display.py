@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from itertools import islice
+from typing import Any
 
 from modtool.pickles.modules import module_parts
 from modtool.pickles.plain import (
@@ -103,7 +104,7 @@ def in_order(items: list[object]) -> list[object]:
     return [*sorted(numbers), *sorted(texts), *rest]
 
 
-def parts_of(value: object) -> Mapping[object, object] | None:
+def parts_of(value: object) -> Mapping[Any, object] | None:
     """What a value holds by name: a dict, or an object's attributes beside its class.
 
     None for a module, for what has a plain equivalent, and for what has no attributes.
@@ -117,7 +118,7 @@ def parts_of(value: object) -> Mapping[object, object] | None:
     if not attributes or items_of(value) is not None or module_parts(value) is not None:
         return None
     if value.made in NAMESPACES:
-        return dict(attributes)
+        return {**attributes}
     return {CLASS: value.made or "?", **attributes}
 
 
