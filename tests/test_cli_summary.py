@@ -270,6 +270,7 @@ def test_the_document_key_by_key(modtool: Modtool) -> None:
         "shares_with": None,
         "layout": "strided",
         "persistent": True,
+        "chunks": None,
     }
     rest = {key: made[key] for key in made if key not in ("totals", "modules", "tensors")}
     assert rest == {

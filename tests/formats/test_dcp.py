@@ -7,6 +7,7 @@ import warnings
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ from torch.distributed.checkpoint.metadata import (
 )
 from torch.distributed.checkpoint.state_dict_saver import save as save_distributed
 
+from modtool.api.inspecting import summary
 from modtool.errors import (
     CorruptFileError,
     ModtoolError,
@@ -124,19 +126,19 @@ def test_a_training_checkpoint(training: tuple[Path, dict[str, torch.Tensor]]) -
     assert tensors["model/0.weight"].location == "cpu"
 
 
-def test_values_are_named_and_left_where_they_are(
+def test_small_values_are_read_and_the_object_keeps_their_places(
     training: tuple[Path, dict[str, torch.Tensor]],
 ) -> None:
     found = open_checkpoint(str(training[0]))
-    assert found.values["epoch"] == "<1,261 bytes>"
-    assert found.values["optimizer.param_groups.0.lr"] == "<1,261 bytes>"
+    assert found.values["epoch"] == 3
+    assert found.values["optimizer.param_groups.0.params"] == [0, 1, 2, 3]
     assert isinstance(found.root, dict)
     value = found.root["epoch"]
     assert isinstance(value, StoredValue)
     assert read_item(value.item).root == 3
 
 
-def test_nothing_but_the_metadata_is_read(
+def test_no_more_than_the_metadata_is_needed(
     training: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path
 ) -> None:
     (tmp_path / ".metadata").write_bytes((training[0] / ".metadata").read_bytes())
@@ -227,6 +229,32 @@ def test_tensors_split_over_four_ranks(ranks: Path, kind: str) -> None:
         ((3, 4), (2, 3)),
     }
     assert [chunk.sizes for chunk in tensors["everywhere"].chunks] == [(3,)]
+
+
+def test_how_tensors_are_split_stands_in_the_tables(ranks: Path) -> None:
+    (table, *_) = summary(str(ranks / "dcp"), tensors=True).tables
+    assert [column.key for column in table.columns] == [
+        "tensor",
+        "shape",
+        "dtype",
+        "bytes",
+        "chunks",
+    ]
+    assert {row[0][1]: row[-1] for row in table.rows} == {  # type: ignore[index]
+        "grid": "2×2 of [3, 4]",
+        "rows": "4×1 of [3, 2]",
+        "columns": "1×2 of [2, 6]",
+        "everywhere": "whole",
+        "few": "2 of [1]",
+    }
+    document: Any = summary(str(ranks / "dcp")).document
+    grid = next(each for each in document["tensors"] if each["name"] == "grid")
+    assert grid["chunks"] == [
+        {"offsets": chunk.offsets, "sizes": chunk.sizes}
+        for tensor in open_checkpoint(str(ranks / "dcp")).tensors
+        for chunk in tensor.chunks
+        if tensor.name == "grid"
+    ]
 
 
 def test_a_rank_that_is_missing(ranks: Path, tmp_path: Path) -> None:

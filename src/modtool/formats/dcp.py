@@ -92,7 +92,8 @@ def checkpoint(folder: str, path: str, pickle: Pickle, size: int) -> Checkpoint:
     items = Items(folder, path, size // BLOCK_BYTES + 100)
     items.index(metadata.get("storage_data"))
     root = nested(items.objects(entries), mapping_of(metadata.get("planner_data")) or {})
-    contents = contents_of(root, StoredTensors(), 40 * size + 10_000)
+    shown, read_bytes = small_values_of(root)
+    contents = contents_of(shown, StoredTensors(), 40 * (size + read_bytes) + 10_000)
     return Checkpoint(
         folder,
         NAME,
@@ -104,6 +105,13 @@ def checkpoint(folder: str, path: str, pickle: Pickle, size: int) -> Checkpoint:
         root=root,
         pickles={METADATA: pickle},
     )
+
+
+def small_values_of(root: object) -> tuple[object, int]:
+    """The object with its small values read, and the bytes of these."""
+    from modtool.formats.dcp_values import with_small_values  # which reads with this module
+
+    return with_small_values(root)
 
 
 def with_chunks(tensor: TensorInfo) -> TensorInfo:

@@ -27,6 +27,11 @@ NEVER: Mapping[str, str] = MappingProxyType(
         "torchscript": "a TorchScript archive: only torch.jit.load reads it",
         "torch-package": "a torch.package archive: only torch.package.PackageImporter reads it",
         "torch-tar": "the tar of torch 0.1, which weights_only=True refuses",
+        # torch 2.13: `filesystem.py`, `read_metadata`; `default_planner.py`, `load_bytes`.
+        "dcp": (
+            "a distributed checkpoint: only torch.distributed.checkpoint.load reads it, which "
+            "unpickles .metadata and plain values for real"
+        ),
     }
 )
 

@@ -14,6 +14,9 @@ MODULE_COLUMNS = (
     Column("type", "type", "class of the module"),
     Column("settings", "settings", "what the module says of itself in print(model)"),
     Column("shape", "shape", "the module's own parameters and buffers with their shapes"),
+    Column(
+        "chunks", "chunks", "how the module's own tensors are split, in a distributed checkpoint"
+    ),
     Column("dtype", "dtype", "element types of the module's own tensors"),
     Column("parameters", "parameters", "parameters of the module and all below it", "count"),
     Column("trainable", "trainable", "those of them with requires_grad", "count"),
@@ -29,6 +32,7 @@ TENSOR_COLUMNS = (
     Column("role", "role", "parameter, buffer, state or tensor"),
     Column("dtype", "dtype", "element type"),
     Column("shape", "shape", "size along each dimension", "shape"),
+    Column("chunks", "chunks", "how it is split in a distributed checkpoint: 4×2 of [256, 512]"),
     Column("numel", "elements", "number of elements", "count"),
     Column("bytes", "bytes", "bytes of its elements", "bytes"),
     Column("device", "device", "device it was saved from"),

@@ -1,5 +1,6 @@
 """The report of `summary`: the module tree, or the tree of names, with what each part holds."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -23,7 +24,6 @@ __all__ = ["summary_report"]
 MODULE_DEFAULT = ("module", "parameters", "trainable", "mode", "shape")
 NAMES_DEFAULT = ("module", "parameters", "bytes", "dtype", "shape")
 TENSOR_DEFAULT = ("tensor", "shape", "dtype", "bytes")
-SECTIONED_DEFAULT = ("section", *TENSOR_DEFAULT)
 MAX_VALUES = 20
 
 
@@ -50,11 +50,12 @@ def summary_report(
     def tables() -> tuple[Table, ...]:
         several = len(checkpoint.model_sections) > 1
         drawn = below_sections(inside) if several else inside
+        split = any(len(tensor.chunks) > 1 for tensor in inside)
         modules = module_trees(checkpoint) or modules_named(drawn)
         if tensors or not modules:
-            main = tensor_table(inside, columns or (SECTIONED_DEFAULT if several else ()))
+            main = tensor_table(inside, columns or tensor_default(several=several, split=split))
         else:
-            main = module_table(modules, drawn, columns, depth)
+            main = module_table(modules, drawn, columns, depth, split=split)
         extra = (*section_tables(checkpoint), *value_tables(checkpoint))
         return (main, *extra) if main.rows or not extra else extra
 
@@ -64,6 +65,11 @@ def summary_report(
         totals=closing_line(totals),
         notes=checkpoint.notes,
     )
+
+
+def tensor_default(*, several: bool, split: bool) -> tuple[str, ...]:
+    """The usual columns: with sections where several are shown, with blocks where there are any."""
+    return (*(("section",) if several else ()), *TENSOR_DEFAULT, *(("chunks",) if split else ()))
 
 
 def below_sections(tensors: Sequence[TensorInfo]) -> tuple[TensorInfo, ...]:
@@ -185,9 +191,29 @@ def tensors_document(tensors: Sequence[TensorInfo], sharing: Sharing) -> list[di
             "shares_with": None if first is None else tensors[first].name,
             "layout": tensor.layout,
             "persistent": tensor.persistent,
+            "chunks": chunks_document(tensor),
         }
         for tensor, first in zip(tensors, sharing.first, strict=True)
     ]
+
+
+def chunks_document(tensor: TensorInfo) -> list[dict[str, object]] | None:
+    """The blocks of a tensor of a distributed checkpoint; None where it lies in one piece."""
+    if not tensor.chunks:
+        return None
+    return [{"offsets": chunk.offsets, "sizes": chunk.sizes} for chunk in tensor.chunks]
+
+
+def blocks_of(tensor: TensorInfo) -> str | None:
+    """`4×2 of [256, 512]`: how many blocks along each dimension, and the shape of the largest."""
+    chunks = [chunk for chunk in tensor.chunks if all(chunk.sizes)]  # a rank may hold nothing
+    if len(chunks) < 2:
+        return "whole" if tensor.chunks else None
+    begins = [len(set(along)) for along in zip(*(chunk.offsets for chunk in chunks), strict=True)]
+    largest = [max(along) for along in zip(*(chunk.sizes for chunk in chunks), strict=True)]
+    regular = math.prod(begins) == len(chunks)
+    count = "×".join(map(str, begins)) if regular else f"{len(chunks):,} blocks"
+    return f"{count} of {'' if regular else 'up to '}{largest}"
 
 
 # -- modules -----------------------------------------------------------------------------------
@@ -198,10 +224,13 @@ def module_table(
     tensors: Sequence[TensorInfo],
     keys: Sequence[str],
     depth: int | None,
+    *,
+    split: bool,
 ) -> Table:
     """A row for every module that is not folded away."""
     typed = any(node.type is not None for node in modules[:2])
-    columns = chosen("modules", keys or (MODULE_DEFAULT if typed else NAMES_DEFAULT))
+    usual = (*(MODULE_DEFAULT if typed else NAMES_DEFAULT), *(("chunks",) if split else ()))
+    columns = chosen("modules", keys or usual)
     own: dict[str, list[TensorInfo]] = {}
     for tensor in tensors:
         own.setdefault(tensor.name.rpartition(".")[0], []).append(tensor)
@@ -269,6 +298,9 @@ MODULE_CELLS: Mapping[str, Callable[[Line], object]] = MappingProxyType(
         "shape": lambda line: ", ".join(
             f"{last_name(tensor)} {list(tensor.shape)}" for tensor in line.own
         ),
+        "chunks": lambda line: ", ".join(
+            f"{last_name(tensor)} {blocks_of(tensor)}" for tensor in line.own if tensor.chunks
+        ),
         "dtype": lambda line: ", ".join(dict.fromkeys(tensor.dtype for tensor in line.own)),
         "parameters": lambda line: line.figures.parameters,
         "trainable": lambda line: line.figures.trainable,
@@ -304,6 +336,7 @@ def tensor_row(
         "role": tensor.role,
         "dtype": tensor.dtype if tensor.layout == "strided" else f"{tensor.dtype} {tensor.layout}",
         "shape": tensor.shape,
+        "chunks": blocks_of(tensor),
         "numel": tensor.numel,
         "bytes": tensor.nbytes,
         "device": tensor.location,
