@@ -240,6 +240,28 @@ def test_the_versions_of_modules_move_with_their_names(modtool: Modtool) -> None
     assert Net().load_state_dict(made).missing_keys == []
 
 
+@pytest.mark.parametrize("inside", [False, True])
+def test_the_versions_of_torchs_own_modules_are_known(modtool: Modtool, inside: bool) -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.LSTMCell(4, 4))
+    torch.save({"epoch": 1, "model": net} if inside else net, "in.pth")
+    to = "checkpoint" if inside else "state_dict"
+    assert modtool("convert", "in.pth", "--to", to, "-o", "out.pth").code == 0
+    made = torch.load("out.pth", weights_only=True)
+    made = made["model"] if inside else made
+    assert made._metadata == net.state_dict()._metadata  # type: ignore[attr-defined]
+    assert list(made) == list(net.state_dict())
+
+
+def test_the_versions_of_what_is_left_out_go_with_it(modtool: Modtool) -> None:
+    torch.save(nn.ModuleDict({"a": nn.BatchNorm1d(2), "b": nn.Linear(2, 2)}), "in.pth")
+    for options in (("--drop", "b"), ("--keep", "a"), ("--drop", "b", "--add-prefix", "x.")):
+        assert modtool("convert", "in.pth", *options, "-o", "out.pth", "--force").code == 0
+        versions = torch.load("out.pth", weights_only=True)._metadata
+        prefix = "x." if "x." in options else ""
+        assert versions[f"{prefix}a"] == {"version": 2}
+        assert f"{prefix}b" not in versions
+
+
 def test_names_that_collide(modtool: Modtool) -> None:
     torch.save({"a.w": torch.ones(1), "b.w": torch.ones(1)}, "in.pth")
     ran = modtool("convert", "in.pth", "--rename", "re:^[ab]=c", "-o", "out.pth")

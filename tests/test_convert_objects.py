@@ -4,17 +4,23 @@ import argparse
 import datetime
 import json
 import pathlib
+import sys
 from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
 from collections.abc import Callable
+from pkgutil import walk_packages
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.ao.nn.intrinsic
+import torch.ao.nn.quantized
+import torch.ao.quantization
 from torch import nn
 
 from modtool.pickles.optimizers import saved_optimizer
 from modtool.pickles.symbols import Call, Global
+from modtool.plan.versions import version_of
 from tests.conftest import Ran
 
 Modtool = Callable[..., Ran]
@@ -286,3 +292,30 @@ def test_an_array_beside_the_weights_is_none_of_them(modtool: Modtool) -> None:
     found = torch.load("out.pth", weights_only=True)
     assert [found["w"].dtype, found["mean"].dtype] == [torch.bfloat16, torch.float64]
     assert repr(found["more"]) == repr({"std": torch.ones(2, dtype=torch.float64)})
+
+
+# -- modules -------------------------------------------------------------------------------------
+
+
+def test_the_versions_of_torchs_classes_are_what_torch_says() -> None:
+    packages = (torch.nn, torch.ao.nn.quantized, torch.ao.nn.intrinsic, torch.ao.quantization)
+    for package in packages:
+        for found in walk_packages(package.__path__, f"{package.__name__}."):
+            if found.name in sys.modules:
+                for kind in vars(sys.modules[found.name]).values():
+                    if isinstance(kind, type) and issubclass(kind, nn.Module):
+                        check_version(kind)
+
+
+def check_version(kind: type[nn.Module]) -> None:
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    abstract = kind.__name__.startswith("_") or kind.__name__.endswith("Base")
+    if name.startswith("torch.") and not abstract:
+        assert version_of(name) == kind._version, name
+
+
+def test_the_versions_of_torchs_classes_in_their_old_places() -> None:
+    assert version_of("torch.nn.quantized.modules.linear.Linear") == 3
+    assert version_of("torch.nn.quantized.dynamic.modules.linear.Linear") == 4
+    assert version_of("torch.quantization.observer.MinMaxObserver") == 3
+    assert version_of("torch.nn.modules.linear.Linear") == 1

@@ -6,12 +6,13 @@ from dataclasses import replace
 from modtool.errors import UsageError
 from modtool.pickles.machine import Pickle
 from modtool.pickles.plain import mapping_of
-from modtool.pickles.symbols import Call, Global
+from modtool.pickles.symbols import ABSENT, Call, Global
 from modtool.plan.distributed import distributed
 from modtool.plan.norms import BN_EVAL_METADATA, recorded_bn_eval
 from modtool.plan.plain_tree import plain_tree
 from modtool.plan.records import Dropped, Form, Plan, PlannedTensor
 from modtool.plan.tree import entries, find_key, path_of
+from modtool.plan.versions import versions_of
 from modtool.records import Checkpoint, Note, Section, TensorInfo
 
 __all__ = [
@@ -213,7 +214,7 @@ def plan_state_dict(checkpoint: Checkpoint, section: str | None) -> Plan:
             tensors = [tensor for tensor in tensors if whole.holds(tensor)]
             arrays, notes = part.arrays, tuple(part.notes())
     if tree is None:
-        tree = flat_tree(tensors)
+        tree = flat_tree(tensors, checkpoint.root if checkpoint.kind == "full_model" else None)
     return Plan(
         checkpoint,
         "state_dict",
@@ -246,10 +247,11 @@ def subtree(tree: object, section: str | None) -> object:
     return tree if entries(tree) is not None else None
 
 
-def flat_tree(tensors: Iterable[TensorInfo]) -> Call:
-    """An OrderedDict of tensors by name, as `state_dict()` returns it."""
+def flat_tree(tensors: Iterable[TensorInfo], module: object) -> Call:
+    """An OrderedDict of tensors by name, as `state_dict()` of a module returns it."""
     items: dict[object, object] = {tensor.name: tensor for tensor in tensors}
-    return Call(Global("collections", "OrderedDict"), (), items=items)
+    state = ABSENT if module is None else versions_of(module)
+    return Call(Global("collections", "OrderedDict"), (), items=items, state=state)
 
 
 def plan_checkpoint(checkpoint: Checkpoint, section: str | None) -> Plan:

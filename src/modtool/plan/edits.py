@@ -10,6 +10,7 @@ from modtool.plan.conversion import is_parameter
 from modtool.plan.owners import owner
 from modtool.plan.records import Dropped, Plan, PlannedTensor
 from modtool.plan.tree import DROPPED, entries, put, without
+from modtool.plan.versions import without_versions
 from modtool.records import DTYPES, Checkpoint
 
 __all__ = [
@@ -140,7 +141,13 @@ def remove(plan: Plan, names: Iterable[str], why: str) -> Plan:
     flags = plan.requires_grad
     if flags is not None:
         flags = {name: flag for name, flag in flags.items() if name not in gone}
-    return replace(plan, tensors=left, dropped=plan.dropped + dropped, requires_grad=flags)
+    tree = plan.tree
+    for section in plan.models:
+        here = [tensor.name for tensor in plan.tensors if tensor.section == section]
+        lost = [name for name in here if name in gone]
+        tree = without_versions(tree, section, lost, [name for name in here if name not in gone])
+    dropped = plan.dropped + dropped
+    return replace(plan, tensors=left, tree=tree, dropped=dropped, requires_grad=flags)
 
 
 def drop_optimizer(plan: Plan) -> Plan:

@@ -35,6 +35,7 @@ from modtool.pickles.plain import (
 from modtool.pickles.symbols import ABSENT, Call, Global, PersistentId, class_named
 from modtool.plan.records import Dropped
 from modtool.plan.tree import DROPPED, joined, path_of
+from modtool.plan.versions import versions_of
 from modtool.records import DTYPES, Checkpoint, Note, Storage, TensorInfo, contiguous_stride
 
 __all__ = ["COUNTER", "PlainTree", "plain_tree"]
@@ -192,7 +193,7 @@ class Walk:
     def fresh(self, value: object, path: str) -> object:
         """The plain equivalent of a value that was not met before."""
         if module_parts(value) is not None:
-            return self.module(path)
+            return self.module(value, path)
         optimizer = saved_optimizer(value)
         if optimizer is not None:
             return self.optimizer(value, optimizer, path)
@@ -211,7 +212,7 @@ class Walk:
             return self.sequence(value, items, path)
         return self.symbol(value, path)
 
-    def module(self, path: str) -> object:
+    def module(self, value: object, path: str) -> object:
         """The state_dict of a module that lies in a checkpoint."""
         prefix = f"{path}." if path else ""
         found: dict[object, object] = {}
@@ -219,7 +220,8 @@ class Walk:
             if name.startswith(prefix) and tensor.persistent:
                 found[name[len(prefix) :]] = tensor
         self.dropped.append(Dropped(path, "the module itself; its state_dict takes its place"))
-        return found
+        ordered = Global("collections", "OrderedDict")
+        return Call(ordered, (), items=found, state=versions_of(value))
 
     def optimizer(self, value: object, optimizer: SavedOptimizer, path: str) -> object:
         """The state_dict of an optimizer that was saved whole, its parameters by number."""

@@ -6,18 +6,14 @@ from dataclasses import replace
 from modtool.errors import UsageError
 from modtool.names import AUTO, Renamer, mapped, renamer, shared_prefixes, stripped
 from modtool.patterns import hint_for
-from modtool.pickles.plain import mapping_of
-from modtool.pickles.symbols import Call
 from modtool.plan.records import Plan, PlannedTensor
-from modtool.plan.tree import DROPPED, at, put
+from modtool.plan.versions import with_versions
 
 __all__ = ["add_prefix", "rename", "strip_prefix"]
 
 # Modules that torch puts around others at any depth (torch 2.13: `torch.compile`, FSDP, activation
 # checkpointing); no model of anyone's has attributes of these names.
 INNER = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
-# What `state_dict()` attaches: module path -> version, which `load_state_dict` goes by.
-METADATA = "_metadata"
 
 
 def strip_prefix(plan: Plan, prefixes: Sequence[str]) -> Plan:
@@ -99,40 +95,3 @@ def renamed(plan: Plan, change: Renamer) -> Plan:
         changed = {old: to for (_, old), to in new.items()}
         flags = {changed.get(name, name): flag for name, flag in flags.items()}
     return replace(plan, tensors=tuple(map(moved, plan.tensors)), tree=tree, requires_grad=flags)
-
-
-# -- what state_dict() attaches ------------------------------------------------------------------
-
-
-def with_versions(tree: object, section: str | None, names: dict[str, str]) -> object:
-    """The tree with the paths in a section's `_metadata` changed as the names are."""
-    part = at(tree, section) if section is not None else tree
-    if not isinstance(part, Call) or not isinstance(part.state, dict):
-        return tree
-    versions = mapping_of(part.state.get(METADATA)) or {}
-    paths = module_paths(names)
-    moved: dict[object, object] = {}
-    for path, version in versions.items():
-        moved.setdefault(paths.get(str(path), path), version)
-    made = Call(
-        part.function, part.arguments, items=part.items, state={**part.state, METADATA: moved}
-    )
-    if section is None:
-        return made
-    found = put(tree, section, made)
-    return tree if found is DROPPED else found
-
-
-def module_paths(names: dict[str, str]) -> dict[str, str]:
-    """Old path -> new path of every module around a renamed tensor.
-
-    A module keeps its place above what lies in it: as long as two names end alike, what stands
-    before is the same module.
-    """
-    paths: dict[str, str] = {}
-    for old, new in names.items():
-        while old and new and old.rpartition(".")[2] == new.rpartition(".")[2]:
-            old, new = old.rpartition(".")[0], new.rpartition(".")[0]
-            if paths.setdefault(old, new) != new:
-                break
-    return paths
