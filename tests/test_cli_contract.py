@@ -384,3 +384,20 @@ def test_no_command_is_a_question_for_help(modtool: Modtool) -> None:
     asked = modtool()
     assert (asked.code, asked.out) == (2, "")
     assert asked.err.startswith("Usage: modtool [OPTIONS] COMMAND [ARGS]...\n")
+
+
+def test_an_interrupt_while_the_command_line_is_imported() -> None:
+    program = """
+import sys
+
+class Interrupting:
+    def find_spec(self, name, *others):
+        if name == "modtool.cli":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupting())
+from modtool.__main__ import main
+main()
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "error: interrupted\n")

@@ -252,6 +252,23 @@ def test_the_versions_of_torchs_own_modules_are_known(modtool: Modtool, inside: 
     assert list(made) == list(net.state_dict())
 
 
+def test_nothing_to_strip_is_said(modtool: Modtool) -> None:
+    torch.save({"fc.w": torch.ones(1), "model.w": torch.ones(1)}, "in.pth")
+    ran = modtool("convert", "in.pth", "--strip-prefix", "auto", "-o", "out.pth")
+    said = "--strip-prefix auto: no known prefix is shared by all names; none is changed"
+    assert (ran.code, ran.err) == (0, f"note: nothing-stripped: {said}\n")
+    assert list(load("out.pth")) == ["fc.w", "model.w"]
+
+
+def test_the_short_names_of_dtypes_are_told(modtool: Modtool) -> None:
+    torch.save({"w": torch.ones(1)}, "in.pth")
+    ran = modtool("convert", "in.pth", "--dtype", "bf17")
+    assert ran.err.startswith(
+        "error: 'bf17' is no floating-point dtype\n"
+        "  one of: bf16, fp16, fp32, fp64, or float64, float32, float16, bfloat16, float8_e4m3fn"
+    )
+
+
 def test_the_versions_of_what_is_left_out_go_with_it(modtool: Modtool) -> None:
     torch.save(nn.ModuleDict({"a": nn.BatchNorm1d(2), "b": nn.Linear(2, 2)}), "in.pth")
     for options in (("--drop", "b"), ("--keep", "a"), ("--drop", "b", "--add-prefix", "x.")):
@@ -582,7 +599,10 @@ def test_many_that_are_left_out_are_told_of_together(modtool: Modtool) -> None:
     torch.save({f"{index}.w": torch.ones(1) for index in range(30)}, "in.pth")
     ran = modtool("convert", "in.pth", "--keep", "[0-4].w", "-o", "out.pth")
     assert ran.out.splitlines()[0] == (
+        "kept 5 of 30 tensors; "
         "left out 5.w, 6.w, 7.w and 22 more: not among those to keep (--json names all)"
     )
+    ran = modtool("convert", "in.pth", "--drop", "3.w", "--drop", "4.w", "-o", "y.pth")
+    assert ran.out.splitlines()[0] == ("kept 28 of 30 tensors; left out 3.w, 4.w: dropped as asked")
     found = document(modtool("convert", "in.pth", "--keep", "[0-4].w", "-o", "x.pth", "--json"))
     assert len(found["dropped"]) == 25  # type: ignore[arg-type]

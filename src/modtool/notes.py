@@ -130,6 +130,7 @@ CODES: Mapping[str, tuple[Level, str]] = MappingProxyType(
             "note",
             "values that weights_only=True refuses, written as what they are equal to",
         ),
+        "nothing-stripped": ("note", "--strip-prefix auto found no prefix to take off"),
         "tied-together": (
             "note",
             "a parameter that is frozen, unfrozen or filled because one tied to it is",

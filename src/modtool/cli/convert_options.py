@@ -33,7 +33,11 @@ TiedName = StrEnum("TiedName", {"keep": "keep", "clone": "clone"})
 
 To = Annotated[
     FormName | None,
-    typer.Option("--to", help="What to write; default: what OUT's suffix says, else state_dict."),
+    typer.Option(
+        "--to",
+        help="What to write; default: what OUT's suffix says, safetensors in a folder, else "
+        "state_dict.",
+    ),
 ]
 Output = Annotated[
     str | None,
@@ -116,7 +120,7 @@ MaxShardSize = Annotated[
     typer.Option(
         "--max-shard-size",
         metavar="SIZE",
-        help="Write files of at most this size, and an index: 5GB, 500MB, 2GiB.",
+        help="Write files with at most so many bytes of tensors, and an index: 5GB, 500MB, 2GiB.",
     ),
 ]
 Verify = Annotated[

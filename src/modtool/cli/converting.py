@@ -48,7 +48,7 @@ def convert(
     a folder that torch.distributed.checkpoint loads. Nothing in the file is imported or
     executed; everything left out is named. PATTERN is a name in the source: a glob, a module
     and all below it, re:EXPR, or type:Linear. Under torchrun each process writes its share of a
-    set of files.
+    set of files; the first one alone writes a single file or a distributed checkpoint.
 
     Examples:
       modtool convert model.pth                       (writes model_state_dict.pth)

@@ -12,6 +12,8 @@ from modtool.plan.conversion import (
     plan_rewrite,
 )
 from modtool.plan.edits import (
+    AS_ASKED,
+    NOT_KEPT,
     cast,
     chosen_parameters,
     drop,
@@ -35,12 +37,14 @@ from modtool.plan.ties import notes_of, stored_once
 from modtool.plan.views import view_of
 
 __all__ = [
+    "AS_ASKED",
     "BN_EVAL_KEY",
     "BN_EVAL_METADATA",
     "FLAGS_KEY",
     "FLAGS_METADATA",
     "FORMS",
     "MODEL_KEY",
+    "NOT_KEPT",
     "Dropped",
     "Fill",
     "Form",

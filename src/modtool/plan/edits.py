@@ -14,6 +14,8 @@ from modtool.plan.versions import without_versions
 from modtool.records import DTYPES, Checkpoint
 
 __all__ = [
+    "AS_ASKED",
+    "NOT_KEPT",
     "cast",
     "chosen",
     "chosen_among",
@@ -28,6 +30,10 @@ __all__ = [
     "tied",
     "types_of",
 ]
+
+# Why tensors are left out that somebody asked to leave out.
+NOT_KEPT = "not among those to keep"
+AS_ASKED = "dropped as asked"
 
 
 def types_of(checkpoint: Checkpoint) -> Types | None:
@@ -112,12 +118,12 @@ def keep(plan: Plan, patterns: Sequence[str]) -> Plan:
     """Leave out the model's tensors that the patterns do not select."""
     names = chosen(plan, patterns)
     gone = {tensor.name for tensor in plan.model_tensors} - names
-    return remove(plan, gone, "not among those to keep")
+    return remove(plan, gone, NOT_KEPT)
 
 
 def drop(plan: Plan, patterns: Sequence[str]) -> Plan:
     """Leave out the model's tensors that the patterns select."""
-    return remove(plan, chosen(plan, patterns), "dropped as asked")
+    return remove(plan, chosen(plan, patterns), AS_ASKED)
 
 
 def remove(plan: Plan, names: Iterable[str], why: str) -> Plan:
@@ -224,8 +230,12 @@ def floating(name: str) -> str:
     """The dtype that a user's word for it means."""
     found = SHORT_NAMES.get(name.lower(), name.lower().removeprefix("torch."))
     if found not in DTYPES or not is_floating(found):
+        short = [word for word in SHORT_NAMES if word[-1].isdigit()]
         known = [dtype for dtype in DTYPES if is_floating(dtype)]
-        raise UsageError(f"{name!r} is no floating-point dtype", f"one of: {', '.join(known)}")
+        raise UsageError(
+            f"{name!r} is no floating-point dtype",
+            f"one of: {', '.join(short)}, or {', '.join(known)}",
+        )
     return found
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from modtool.errors import UsageError
 from modtool.names import AUTO, Renamer, mapped, renamer, shared_prefixes, stripped
+from modtool.notes import note
 from modtool.patterns import hint_for
 from modtool.plan.records import Plan, PlannedTensor
 from modtool.plan.versions import with_versions
@@ -37,6 +38,9 @@ def strip_prefix(plan: Plan, prefixes: Sequence[str]) -> Plan:
         return renamed(plan, lambda name: stripped(name, whole))
     plain = [unwrapped(name) for name in names]
     whole += shared_prefixes(plain)
+    if not whole and plain == names:
+        message = "--strip-prefix auto: no known prefix is shared by all names; none is changed"
+        return replace(plan, notes=(*plan.notes, note("nothing-stripped", "", message)))
     return renamed(plan, lambda name: stripped(unwrapped(name), whole))
 
 

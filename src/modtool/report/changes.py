@@ -4,13 +4,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
 
-from modtool.plan import Plan, PlannedTensor, notes_of
+from modtool.plan import AS_ASKED, NOT_KEPT, Plan, PlannedTensor, notes_of
 from modtool.report.tables import Column, Report, Table, Total
 
 __all__ = ["conversion_report", "dropped_document", "sentences"]
 
 # More that are left out for one reason are told of together.
 MANY = 20
+FEW = 3
+# Nobody has to be told by name what he asked for himself.
+ASKED = frozenset({AS_ASKED, NOT_KEPT})
 TENSOR_COLUMNS = (
     Column("name", "tensor", "name in the output"),
     Column("shape", "shape", "size along each dimension", "shape"),
@@ -73,8 +76,23 @@ def sentences(plan: Plan) -> Iterator[str]:
     """A line for everything that is left out; one for many that are so for one reason."""
     for why, group in groupby(plan.dropped, key=lambda dropped: dropped.why):
         names = [dropped.name for dropped in group]
-        if len(names) > MANY:
-            some = ", ".join(names[:3])
-            yield f"left out {some} and {len(names) - 3:,} more: {why} (--json names all)"
+        if why in ASKED:
+            left = len(plan.model_tensors)
+            yield f"kept {left:,} of {left + asked(plan):,} tensors; {together(names, why)}"
+        elif len(names) > MANY:
+            yield together(names, why)
         else:
             yield from (f"left out {name}: {why}" for name in names)
+
+
+def asked(plan: Plan) -> int:
+    """How many tensors are left out because somebody asked for that."""
+    return sum(dropped.why in ASKED for dropped in plan.dropped)
+
+
+def together(names: Sequence[str], why: str) -> str:
+    """One line for what is left out for one reason."""
+    some = ", ".join(names[:FEW])
+    if len(names) <= FEW:
+        return f"left out {some}: {why}"
+    return f"left out {some} and {len(names) - FEW:,} more: {why} (--json names all)"
