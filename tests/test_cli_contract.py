@@ -148,6 +148,14 @@ def test_names_do_not_reach_the_terminal_raw(modtool: Modtool) -> None:
         assert not {"\x1b", "\x07", "\x9b"} & set(ran.out)
 
 
+def test_names_with_half_of_a_surrogate_pair_stay_apart(modtool: Modtool) -> None:
+    names = ["a\udc80", "a\udc81"]
+    torch.save({name: torch.ones(1) for name in names} | {"v\udc82": "x\udc83"}, "c.pth")
+    made = json.loads(modtool("summary", "c.pth", "--json").out)
+    assert [tensor["name"] for tensor in made["tensors"]] == ["a\\udc80", "a\\udc81"]
+    assert made["values"] == {"v\\udc82": "x\\udc83"}
+
+
 def test_json_is_strict_where_values_are_not(modtool: Modtool) -> None:
     values = {"loss": float("nan"), "best": float("inf"), "name": "half \ud83d", "n": 10**1000}
     torch.save({**values, "model": {"w": torch.zeros(1), "b": torch.ones(1)}}, "c.pth")
@@ -158,7 +166,7 @@ def test_json_is_strict_where_values_are_not(modtool: Modtool) -> None:
     document = json.loads(modtool("summary", "c.pth", "--json").out, parse_constant=refuse)
     assert document["values"]["loss"] is None
     assert document["values"]["best"] is None
-    assert document["values"]["name"] == "half ?"
+    assert document["values"]["name"] == "half \\ud83d"
     assert document["values"]["n"] == 10**1000
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 
 from tests.conftest import Ran
 
@@ -48,6 +48,22 @@ def test_source_of_a_legacy_model(modtool: Modtool, tmp_path: Path) -> None:
     assert found["sources"]["vanished.Net"] == net
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+def test_source_of_a_traced_model(modtool: Modtool, tmp_path: Path, zipped: bool) -> None:
+    inner = fx.symbolic_trace(nn.ReLU())
+    model = fx.symbolic_trace(nn.Sequential(nn.Linear(2, 1)))
+    both = nn.ModuleList([model, inner])
+    torch.save(both, tmp_path / "traced.pth", _use_new_zipfile_serialization=zipped)
+    ran = modtool("summary", "traced.pth", "--source", "--json")
+    assert (ran.code, ran.err) == (0, "")
+    sources = json.loads(ran.out)["sources"]
+    code = model.code.strip()
+    assert "def forward(self, input):" in code
+    assert sources["GraphModule"].endswith(f"\n\n{code}\n")
+    assert "\nimport torch\n" in sources["GraphModule"]
+    assert sources["GraphModule #2"].endswith(f"\n\n{inner.code.strip()}\n")
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_source_of_a_script(modtool: Modtool, tmp_path: Path) -> None:
     torch.jit.save(torch.jit.script(nn.Linear(2, 1)), tmp_path / "script.pt")
@@ -61,7 +77,10 @@ def test_source_of_a_script(modtool: Modtool, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("plain.pth", "error: plain.pth carries no source text\n  only legacy full-model saves"),
+        (
+            "plain.pth",
+            "error: plain.pth carries no source text\n  only modules that torch.fx",
+        ),
         ("model.py", "error: model.py names Python code, which is its own source\n"),
     ],
 )

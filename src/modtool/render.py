@@ -98,11 +98,11 @@ def json_value(value: object) -> object:
 
 
 def strict(value: object) -> object:
-    """The same value with non-finite numbers as null and lone surrogates replaced."""
+    """The same value with non-finite numbers as null and lone surrogates escaped."""
     if isinstance(value, float):
         return value if value - value == 0 else None
     if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode("utf-8")
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, Mapping):
         return {str(strict(str(key))): strict(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

@@ -183,7 +183,7 @@ INDICES = {
     "a NUL": ({"w": "a\0b"}, OUTSIDE),
     "a path of escapes": ({"w": f"../{NASTY}"}, OUTSIDE),
     "a name of a megabyte": ({"w": "a" * 1_000_000}, OUTSIDE),
-    "no name": ({"w": 7}, OUTSIDE),
+    "no name": ({"w": 7}, "by something that is no text: 7"),
     "itself": ({"w": "x.index.json"}, "a JSON text"),
     "the folder": ({"w": "."}, "not a regular file"),
     "many files": ({str(index): f"{index}" for index in range(30_000)}, "more than 20,000 files"),

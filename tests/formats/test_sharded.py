@@ -178,12 +178,32 @@ def test_a_pointer_of_git_lfs_in_place_of_a_shard(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "file",
-    ["../a", "/etc/passwd", "sub/../../a", "..", "", "a\\b", "a\0", "a//b", 3, None, ["a"], {}],
+    ["../a", "/etc/passwd", "sub/../../a", "..", "", "a\\b", "a\0", "a//b"],
 )
 def test_files_outside_the_folder_are_not_opened(folder: Path, file: object) -> None:
     with pytest.raises(UnsafeFileError, match="names a file outside its folder") as caught:
         open_checkpoint(index(folder, {"x": file}))
     assert "\0" not in str(caught.value)
+
+
+@pytest.mark.parametrize("file", [3, None, ["a"], {}])
+def test_a_file_that_is_named_by_no_text(folder: Path, file: object) -> None:
+    with pytest.raises(UnsafeFileError, match="something that is no text") as caught:
+        open_checkpoint(index(folder, {"a": file}))
+    assert caught.value.message.endswith(f": {file}")
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith("nothing was opened")
+
+
+def test_a_file_that_is_a_link_to_something_else(folder: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("root:x:0:0\n")
+    (folder / "linked.safetensors").symlink_to(secret)
+    with pytest.raises(UnknownFormatError) as caught:
+        open_checkpoint(index(folder, {"a": "linked.safetensors"}))
+    assert caught.value.message == (
+        f"{folder}/linked.safetensors (a symbolic link to {secret}): a text file, not a checkpoint"
+    )
 
 
 def test_a_folder_below_is_inside(folder: Path) -> None:

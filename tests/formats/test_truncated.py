@@ -183,3 +183,15 @@ def test_an_archive_of_another_kind(modtool: Modtool, tmp_path: Path) -> None:
         "error: a.zip: truncated: a zip archive without its central directory\n"
         "  download or save it again; nothing of it can be saved\n"
     )
+
+
+def test_a_file_that_ends_in_its_pickle_is_named_once(modtool: Modtool, tmp_path: Path) -> None:
+    torch.save({"weight": torch.ones(2, 2)}, tmp_path / "a.pth")
+    (tmp_path / "a.pth").write_bytes((tmp_path / "a.pth").read_bytes()[:200])
+    ran = modtool("summary", "a.pth")
+    assert ran.code == 2
+    assert ran.err == (
+        "error: a.pth: truncated, and what it holds cannot be told: data.pkl: "
+        "not a well-formed pickle: it ends too early\n"
+        "  download or save it again; nothing of it can be saved\n"
+    )

@@ -50,10 +50,14 @@ def path_inside(folder: str, name: object, source: str) -> str:
     Raises:
         UnsafeFileError: The name leads out of the folder, or is none.
     """
-    parts = name.split("/") if isinstance(name, str) else [".."]
+    if not isinstance(name, str):
+        raise UnsafeFileError(
+            f"{source}: it names a file by something that is no text: {str(name)[:80]}",
+            "nothing was opened; the name of a file in the same folder should stand there",
+        )
+    parts = name.split("/")
     if (
-        not isinstance(name, str)
-        or not 0 < len(name) <= MAX_NAME
+        not 0 < len(name) <= MAX_NAME
         or any(part in ("", "..") for part in parts)
         or "\\" in name
         or "\0" in name
@@ -103,7 +107,8 @@ def read_member_file(path: str) -> Checkpoint:
             if known.sniff(head):
                 return known.read(reader)
         what, hint = what_it_is(head, reader.size)
-        raise UnknownFormatError(f"{path}: {what}", hint)
+        link = f" (a symbolic link to {os.path.realpath(path)})" if os.path.islink(path) else ""
+        raise UnknownFormatError(f"{path}{link}: {what}", hint)
 
 
 @contextmanager

@@ -20,11 +20,11 @@ from modtool.pickles.contents import contents_of
 from modtool.pickles.extra_state import extra_state_notes
 from modtool.pickles.plain import items_of, mapping_of
 from modtool.pickles.reader import Pickle, read_pickle
-from modtool.pickles.symbols import PersistentId, class_named
+from modtool.pickles.sources import sources_in
 from modtool.pickles.torch_objects import StorageId, Tensors, storage_id
 from modtool.records import DTYPES, Checkpoint, FileRange, Note, Storage
 
-__all__ = ["NAME", "SUFFIXES", "read", "read_truncated", "sniff", "sources_in"]
+__all__ = ["NAME", "SUFFIXES", "read", "read_truncated", "sniff"]
 
 NAME = "torch-legacy"
 SUFFIXES = (".pth", ".pt", ".bin", ".tar", ".pkl", ".model")
@@ -140,16 +140,6 @@ def declared(pickle: Pickle) -> dict[str, StorageId]:
         identifier = storage_id(symbol)
         if identifier is not None:
             found.setdefault(identifier.key, identifier)
-    return found
-
-
-def sources_in(pickle: Pickle) -> dict[str, str]:
-    """The sources of the classes of a full model, by class name."""
-    found: dict[str, str] = {}
-    for symbol in pickle.persistent_ids:
-        match symbol:
-            case PersistentId(value=("module", _, _, str(source))):
-                found.setdefault(class_named(symbol), source)
     return found
 
 

@@ -14,10 +14,11 @@ from mmap import mmap
 from modtool.errors import CorruptFileError, ModtoolError, UnknownFormatError
 from modtool.formats.files import Reader, mapped
 from modtool.formats.tar_directory import is_tar, read_tar_directory
-from modtool.formats.torch_legacy import LegacyStorages, sources_in
+from modtool.formats.torch_legacy import LegacyStorages
 from modtool.pickles.contents import contents_of
 from modtool.pickles.extra_state import extra_state_notes
 from modtool.pickles.reader import Pickle, read_pickle
+from modtool.pickles.sources import sources_in
 from modtool.pickles.symbols import Call, Global, PersistentId
 from modtool.pickles.torch_objects import StorageId, Tensors, storage_id
 from modtool.records import Checkpoint, FileRange

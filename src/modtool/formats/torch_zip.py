@@ -9,6 +9,7 @@ from modtool.formats.files import Reader
 from modtool.formats.zip_directory import Directory, read_directory, read_member
 from modtool.pickles.contents import contents_of
 from modtool.pickles.reader import read_pickle
+from modtool.pickles.sources import traced_code
 from modtool.pickles.torch_objects import Tensors
 from modtool.records import Checkpoint
 
@@ -77,5 +78,6 @@ def read_archive(reader: Reader, directory: Directory, *, lost: bool = False) ->
         notes=(*stray_bytes(directory), *contents.notes),
         root=pickle.root,
         storages=storages.found,
+        sources=traced_code(pickle),
         pickles={"data.pkl": pickle},
     )

@@ -49,7 +49,8 @@ def chain(reader: Reader, data: mmap) -> Iterator[Member]:
         pickle = read_pickle(data, start, where=f"{reader.path}: data.pkl")
     except CorruptFileError as error:
         raise TruncatedFileError(
-            f"{reader.path}: truncated, and what it holds cannot be told: {error.message}",
+            f"{reader.path}: truncated, and what it holds cannot be told: "
+            f"{error.message.removeprefix(f'{reader.path}: ')}",
             "download or save it again; nothing of it can be saved",
         ) from None
     folder = name.removesuffix(".pkl")

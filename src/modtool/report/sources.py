@@ -11,7 +11,7 @@ SOURCE_COLUMNS = (
     Column("source", "source", "its program text"),
 )
 CARRIERS = (
-    "only legacy full-model saves (torch before 1.6, or the option "
+    "only modules that torch.fx traced, legacy full-model saves (torch before 1.6, or the option "
     "_use_new_zipfile_serialization=False), TorchScript and torch.package archives do"
 )
 
