@@ -129,7 +129,7 @@ def test_a_missing_shard_is_named_and_the_rest_is_shown(folder: Path) -> None:
     found = open_checkpoint(index(folder, WEIGHT_MAP))
     assert [tensor.name for tensor in found.tensors] == ["embed.weight", "head.bias"]
     assert [(note.code, note.level, note.message) for note in found.notes] == [
-        ("missing-shard", "warning", "b is not there, and with it 1 tensors")
+        ("missing-shard", "warning", "b is not there, and with it 1 tensor")
     ]
 
 

@@ -126,7 +126,7 @@ def read_files(
 
 def missing(file: str, promised: int) -> Note:
     """The note on a file that is not there."""
-    lost = f", and with it {promised:,} tensors" if promised else ""
+    lost = f", and with it {promised:,} tensor{'s' * (promised > 1)}" if promised else ""
     return note("missing-shard", file, f"{file} is not there{lost}")
 
 
