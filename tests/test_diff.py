@@ -220,6 +220,16 @@ SUGGESTED: list[tuple[Shapes, Shapes, list[tuple[str, str]]]] = [
         {f"{i}.{leaf}": (8,) for i in (0, 2) for leaf in ("weight", "bias")},
         [("--rename", "fc1=0"), ("--rename", "fc2=2")],
     ),
+    # Sorted names stand in another order; likeness tells which is which.
+    (
+        {f"{i}.self.{each}.weight": (8, 8) for i in range(2) for each in ("query", "key", "value")},
+        {f"{i}.attn.{each}.weight": (8, 8) for i in range(2) for each in "kqv"},
+        [
+            ("--rename", "*.self.key=*.attn.k"),
+            ("--rename", "*.self.query=*.attn.q"),
+            ("--rename", "*.self.value=*.attn.v"),
+        ],
+    ),
     # A shape alone proves nothing, and neither does a place in the order.
     ({"pos": (1, 8)}, {"cls": (1, 8)}, []),
     ({"scale": (8,)}, {"norm.bias": (8,), "fc.weight": (8, 8)}, []),
@@ -236,12 +246,8 @@ SUGGESTED: list[tuple[Shapes, Shapes, list[tuple[str, str]]]] = [
         [],
     ),
     (
-        {f"{each}.{leaf}": (8,) for each in "qkv" for leaf in ("weight", "bias")},
-        {
-            f"{each}.{leaf}": (8,)
-            for each in ("key", "query", "value")
-            for leaf in ("weight", "bias")
-        },
+        {f"{i}.old.{each}.weight": (8, 8) for i in range(2) for each in "xyz"},
+        {f"{i}.new.{each}.weight": (8, 8) for i in range(2) for each in ("yes", "zoo", "box")},
         [],
     ),
     # What explains few of many is chance.

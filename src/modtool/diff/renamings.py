@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from modtool.diff.evidence import Shape, is_proven, shared_ends
+from modtool.diff.evidence import Shape, is_proven, kind_of, partners, shared_ends
 from modtool.diff.records import Renaming
 from modtool.diff.sides import automatic
 from modtool.names import AUTO, WRAPPERS, Renamer, renamer, stripped
@@ -155,7 +155,7 @@ class Search:
             for group, olds in left.items():
                 news = right.get(group, [])
                 if len(olds) == len(news):
-                    yield from zip(olds, news, strict=True)
+                    yield from partners(olds, news)
                     for old, new in zip(olds, news, strict=True):
                         del rest_old[old], rest_new[new]
 
@@ -261,7 +261,7 @@ def starred(parts: list[str]) -> list[str]:
 
 def by_leaf(name: str, shape: Shape) -> object:
     """The last part of a name, and the shape."""
-    return name.rpartition(".")[2], shape
+    return kind_of(name), shape
 
 
 def by_shape(name: str, shape: Shape) -> object:
