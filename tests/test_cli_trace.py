@@ -277,6 +277,26 @@ def test_a_loss_of_ones_own(modtool: Modtool) -> None:
         assert made["calls"][-1]["gradients"][0]["norm"] == pytest.approx(norm * 40**0.5)
 
 
+def test_a_loss_of_ones_own_is_given_all_that_the_model_gives(modtool: Modtool) -> None:
+    Path("model.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.layer = nn.Linear(3, 2)\n"
+        "    def forward(self, x):\n"
+        "        return {'logits': self.layer(x), 'scale': 5}\n"
+        "def scaled(output, target):\n"
+        "    return output['scale'] * (output['logits'] - target).sum()\n"
+    )
+    options = ("--loss", "model.py:scaled", "--target-shape", "4,2", "--json")
+    made = document(modtool("trace", *shapes("4,3"), *options))
+    assert made["gradient_norms"]["layer.bias"] == pytest.approx(5 * 4 * 2**0.5)
+    # Torch's own are given the logits.
+    made = document(modtool("trace", *shapes("4,3"), "--loss", "L1Loss", "--json"))
+    assert (made["error"], made["loss"]) == (None, "L1Loss")
+
+
 def test_a_loss_that_does_not_fit_is_a_report(modtool: Modtool) -> None:
     ran = modtool(
         *("trace", example("mlp"), *shapes("32,784"), "--loss", "CrossEntropyLoss"),

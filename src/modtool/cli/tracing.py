@@ -62,8 +62,9 @@ LossName = Annotated[
     typer.Option(
         "--loss",
         metavar="NAME",
-        help="Loss to start --backward from: CrossEntropyLoss, mse_loss, losses.py:mine. "
-        "Without one, the sum of the outputs.",
+        help="Loss to start --backward from: CrossEntropyLoss, mse_loss, of the logits or the "
+        "first output; losses.py:mine, of all that the model gives. Without one, the sum of the "
+        "outputs.",
     ),
 ]
 TargetShape = Annotated[

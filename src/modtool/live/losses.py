@@ -27,18 +27,20 @@ class Loss:
 
     Attributes:
         name: What the user named.
-        compute: Takes the model's output, and the target where it wants one.
+        compute: Takes the model's scores, and the target where it wants one.
         target: The target's shape and dtype; None where they follow from the output.
+        is_own: It is the user's, and takes whatever the model gives.
     """
 
     name: str
     compute: Callable[..., object]
     target: InputSpec | None = None
+    is_own: bool = False
 
     def __call__(self, output: object) -> torch.Tensor:
         """The loss of a model's output, against a target made for it."""
         scores = scores_of(output)
-        arguments: list[object] = [scores]
+        arguments = [output if self.is_own else scores]
         if wants_target(self.compute):
             arguments.append(self.target_for(scores))
         loss = self.compute(*arguments)
@@ -48,7 +50,8 @@ class Loss:
 
     def target_for(self, scores: object) -> torch.Tensor:
         """Random classes for what chooses among classes; else numbers from 0 to 1."""
-        assert isinstance(scores, torch.Tensor)
+        if not isinstance(scores, torch.Tensor):
+            raise TypeError(f"the model gave no floating tensor to compute {self.name} of")
         spec = self.target or default_target(self.name, scores)
         classes = scores.shape[1] if scores.dim() > 1 else max(scores.numel(), 1)
         sized = InputSpec(spec.shape, spec.dtype, max(classes, 1))
@@ -107,12 +110,13 @@ def find_loss(name: str, target_shape: str | None = None) -> Loss:
         UsageError: There is no such loss.
         ModelError: The user's code raised.
     """
-    compute = own_loss(name) if is_model_target(name) else known_loss(name)
+    is_own = is_model_target(name)
+    compute = own_loss(name) if is_own else known_loss(name)
     if target_shape is None:
-        return Loss(name, compute)
+        return Loss(name, compute, is_own=is_own)
     _, shape, dtype = parse_shape(target_shape)
     guess = torch.int64 if chooses_class(name) else torch.float32
-    return Loss(name, compute, InputSpec(shape, dtype or guess))
+    return Loss(name, compute, InputSpec(shape, dtype or guess), is_own)
 
 
 def known_loss(name: str) -> Callable[..., object]:
