@@ -615,6 +615,27 @@ def test_times(modtool: Modtool) -> None:
     assert made["executed"] == "real"
 
 
+def test_statistics_gradients_and_times_are_shown_together(modtool: Modtool) -> None:
+    Path("model.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.layer = nn.Linear(3, 2)\n"
+        "    def forward(self, x):\n"
+        "        return self.layer(x), x[:0]\n"
+    )
+    asked = (*shapes("4,3"), "--stats", "--backward", "--time", "--repeat", "1")
+    rows = list(csv.reader(io.StringIO(modtool("trace", *asked, "--format", "csv").out)))
+    assert rows[0] == [
+        *("call", "outputs", "mean", "std", "min", "max", "zeros", "nan", "inf"),
+        *("gradients", "norms", "seconds"),
+    ]
+    made = document(modtool("trace", *asked, "--json"))
+    # An empty tensor has no statistics.
+    assert [each["statistics"] is None for each in made["outputs"]] == [False, True]
+
+
 # -- views -------------------------------------------------------------------------------------
 
 DEEP = """
@@ -694,6 +715,23 @@ def test_views(modtool: Modtool, options: tuple[str, ...], expected: list[tuple[
         *("--columns", "call,parameters,macs", "--format", "csv"),
     )
     assert [tuple(row) for row in csv.reader(io.StringIO(ran.out))][1:] == expected
+
+
+def test_modules_that_were_not_called_are_listed_in_runs(modtool: Modtool) -> None:
+    Path("model.py").write_text(
+        "from torch import nn\n"
+        "class Block(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.drop, self.layer, self.skip = nn.Dropout(), nn.Linear(2, 2), nn.Identity()\n"
+        "    def forward(self, x):\n"
+        "        return self.layer(x)\n"
+        "def build_model():\n"
+        "    return nn.Sequential(*(Block() for _ in range(12)))\n"
+    )
+    ran = modtool("trace", *shapes("1,2"))
+    assert "never called: [0-11].drop, [0-11].skip" in ran.out.splitlines()
+    assert len(document(modtool("trace", *shapes("1,2"), "--json"))["never_called"]) == 24
 
 
 def test_every_column(modtool: Modtool) -> None:

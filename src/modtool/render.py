@@ -14,7 +14,8 @@ __all__ = ["RENDERERS", "bytes_text", "clean", "totals_text", "value_text"]
 
 SCHEMA = 1
 SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
-RIGHT: frozenset[Unit] = frozenset({"count", "bytes", "number"})
+TIMES = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6))
+RIGHT: frozenset[Unit] = frozenset({"count", "bytes", "number", "seconds"})
 
 
 # -- values ------------------------------------------------------------------------------------
@@ -40,6 +41,12 @@ def bytes_text(size: int) -> str:
     raise AssertionError
 
 
+def seconds_text(seconds: float) -> str:
+    """`68.5 µs`, `3.21 ms`, `1.5 s`: three digits that count."""
+    unit, size = next((each for each in TIMES if seconds >= each[1]), TIMES[-1])
+    return f"{float(f'{seconds / size:.3g}'):,g} {unit}"
+
+
 def value_text(value: object, unit: Unit) -> str:
     """One value as a person reads it; what is not known is a dash."""
     if isinstance(value, str):
@@ -56,7 +63,7 @@ def value_text(value: object, unit: Unit) -> str:
     if isinstance(value, int) and unit == "count":
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return seconds_text(value) if unit == "seconds" else f"{value:.4g}"
     if isinstance(value, tuple):
         return str(list(value))
     return clean(str(value))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from torch import distributions as dist
 from torch import nn
 
 from modtool.errors import UsageError
@@ -136,6 +137,43 @@ def test_every_leaf_of_nested_values() -> None:
         }
     )
     assert shapes(result.inputs) == {"x": (2, 3), "scale": (5,)}
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda x: dist.Normal(x, 1.0), {"loc": (2, 4), "scale": (2, 4)}),
+        (lambda x: dist.Categorical(logits=x), {"logits": (2, 4)}),
+        (
+            lambda x: dist.OneHotCategorical(logits=x, validate_args=False),
+            {"categorical.logits": (2, 4)},
+        ),
+        (lambda x: dist.LogNormal(x, 1.0), {"base_dist.loc": (2, 4), "base_dist.scale": (2, 4)}),
+        (
+            lambda x: dist.Independent(dist.MultivariateNormal(x, torch.eye(4)), 1),
+            {"base_dist.loc": (2, 4), "base_dist.covariance_matrix": (2, 4, 4)},
+        ),
+        (lambda x: dist.Beta(x.exp(), x.exp()), {"dirichlet.concentration": (2, 4, 2)}),
+        (
+            lambda x: dist.MixtureSameFamily(dist.Categorical(logits=x), dist.Normal(x, 1.0)),
+            {
+                "mixture_distribution.logits": (2, 4),
+                "component_distribution.loc": (2, 4),
+                "component_distribution.scale": (2, 4),
+            },
+        ),
+    ],
+)
+def test_what_a_distribution_was_made_of(
+    make: Callable[[torch.Tensor], dist.Distribution], expected: dict[str, tuple[int, ...]]
+) -> None:
+    class Head(nn.Module):
+        def forward(self, x: torch.Tensor) -> dist.Distribution:
+            return make(x)
+
+    result = run(Head(), "2,4")
+    assert result.error is None
+    assert shapes(result.outputs) == expected
 
 
 class Branch(nn.Module):

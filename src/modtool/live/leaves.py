@@ -35,10 +35,20 @@ def parts(value: object) -> Iterator[tuple[str, object]]:
     if isinstance(value, list | tuple | set | frozenset):
         return ((str(index), inner) for index, inner in enumerate(value))
     if isinstance(value, Distribution):
-        return ((name, vars(value).get(name)) for name in value.arg_constraints)
+        return distribution_parts(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return ((each.name, getattr(value, each.name, None)) for each in dataclasses.fields(value))
     return iter(())
+
+
+def distribution_parts(value: Distribution) -> Iterator[tuple[str, object]]:
+    """What a distribution was made of: its parameters, and distributions that it builds upon.
+
+    Parameters that it would compute when asked, such as probabilities from logits, are none.
+    """
+    for name, inner in vars(value).items():
+        if name in value.arg_constraints or isinstance(inner, Distribution):
+            yield name.lstrip("_"), inner
 
 
 def described(value: object, path: str = "") -> tuple[TracedTensor, ...]:

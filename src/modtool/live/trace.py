@@ -289,7 +289,10 @@ def real_tensors(
     if not is_hollow(model):
         return model
     if rebuild is None:
-        raise UsageError(f"{cause}, and the model's tensors have none")
+        raise UsageError(
+            f"{cause}, and the model's tensors have none",
+            "leave out --device meta, or have the model built on the CPU",
+        )
     return rebuild()
 
 

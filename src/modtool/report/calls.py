@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from modtool.patterns import select
 from modtool.traces import ModuleCall, TracedTensor
 
-__all__ = ["Row", "rows_of"]
+__all__ = ["Row", "rows_of", "runs_in"]
 
 NUMBERED = re.compile(r"(.*?)(\d+)")
 
@@ -95,6 +95,25 @@ def walk(rows: Sequence[Row]) -> Iterator[Row]:
     for row in rows:
         yield row
         yield from walk(row.children)
+
+
+def runs_in(names: Sequence[str]) -> list[str]:
+    """`h.[0-11].drop` for `h.0.drop` to `h.11.drop`: the first number in a name is its place."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for name in names:
+        match = re.fullmatch(r"((?:[^.]*[^.\d][^.]*\.)*)(\d+)((?:\..*)?)", name)
+        before, number, after = match.groups() if match else (name, "-1", "")
+        found.setdefault((before, after), []).append(int(number))
+    return [each for parts, numbers in found.items() for each in written(parts, numbers)]
+
+
+def written(parts: tuple[str, str], numbers: Sequence[int]) -> list[str]:
+    """Names that differ in one number, as one where the numbers follow each other."""
+    before, after = parts
+    first, last = numbers[0], numbers[-1]
+    if len(numbers) > 1 and list(numbers) == list(range(first, last + 1)):
+        return [f"{before}[{first}-{last}]{after}"]
+    return [f"{before}{number}{after}" if number >= 0 else before for number in numbers]
 
 
 # -- runs --------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ CALL_COLUMNS = (
     Column("norms", "norm", "with --backward: Euclidean norms of these gradients", "number"),
     Column("parameters", "parameters", "parameters of the module and all below it", "count"),
     Column("macs", "MACs", "multiply-accumulates, calls within included", "count"),
-    Column("seconds", "seconds", "with --time: median of all repeats", "number"),
+    Column("seconds", "time", "with --time: median of all repeats", "seconds"),
     Column("mean", "mean", "with --stats: mean of the finite elements that came out", "number"),
     Column("std", "std", "with --stats: their standard deviation", "number"),
     Column("min", "min", "with --stats: the smallest", "number"),

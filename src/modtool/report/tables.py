@@ -8,7 +8,7 @@ from modtool.records import Note
 
 __all__ = ["Column", "Report", "Table", "Total", "Unit"]
 
-Unit = Literal["text", "tree", "count", "bytes", "shape", "flag", "number"]
+Unit = Literal["text", "tree", "count", "bytes", "shape", "flag", "number", "seconds"]
 
 
 @dataclass(frozen=True, slots=True)

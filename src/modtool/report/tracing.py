@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from modtool.report.calls import Row, rows_of
+from modtool.report.calls import Row, rows_of, runs_in
 from modtool.report.columns import chosen
 from modtool.report.tables import Column, Report, Table, Total
 from modtool.traces import ModuleCall, Trace, TracedTensor
 
 __all__ = ["trace_report"]
 
-DEFAULT = ("call", "inputs", "outputs", "parameters", "macs")
 CONVENTION = (
     "MACs: multiply-accumulates of matrix products, convolutions and attention; "
     "FLOPs are twice that"
@@ -44,7 +43,7 @@ def trace_report(
         cells = [call_row(row, shown) for row in (*whole(trace), *rows)]
         return (Table(shown, tuple(cells)), *gradient_tables(trace))
 
-    time = () if trace.seconds is None else (Total("seconds", trace.seconds, "number"),)
+    time = () if trace.seconds is None else (Total("time", trace.seconds, "seconds"),)
     return Report(
         lambda: document(trace),
         tables,
@@ -62,16 +61,17 @@ def trace_report(
 def usual(trace: Trace) -> tuple[str, ...]:
     """The columns that fit what was asked for."""
     statistics = any(tensor.statistics for tensor in outputs_of(trace))
-    if statistics:
-        has_dead = any(call.dead for call in trace.calls)
-        keys = ("call", "outputs", *STATISTICS, *(("dead",) if has_dead else ()))
-    elif any(call.gradients is not None for call in trace.calls):
-        norms = ("norms",) if trace.gradient_norms else ()
-        keys = ("call", "inputs", "outputs", "gradients", *norms, "parameters", "macs")
-    else:
-        keys = DEFAULT
-    timed = trace.seconds is not None
-    return (*keys, "seconds") if timed else keys
+    has_dead = any(call.dead for call in trace.calls)
+    has_gradients = any(call.gradients is not None for call in trace.calls)
+    norms = ("norms",) if trace.gradient_norms else ()
+    return (
+        *(("call", "outputs") if statistics else ("call", "inputs", "outputs")),
+        *(STATISTICS if statistics else ()),
+        *(("dead",) if has_dead else ()),
+        *(("gradients", *norms) if has_gradients else ()),
+        *(() if statistics else ("parameters", "macs")),
+        *(("seconds",) if trace.seconds is not None else ()),
+    )
 
 
 def outputs_of(trace: Trace) -> list[TracedTensor]:
@@ -110,7 +110,7 @@ def sentences(trace: Trace) -> list[str]:
     lines = [CONVENTION] if has_rows(trace) else []
     lines.append(f"{trace.mode} mode, run {executed}{loss}")
     if trace.never_called:
-        lines.append(f"never called: {listed(trace.never_called)}")
+        lines.append(f"never called: {listed(runs_in(trace.never_called))}")
     if trace.uncounted:
         lines.append(f"not counted, no formula: {', '.join(trace.uncounted)}")
     if trace.error:
@@ -208,6 +208,7 @@ def gradient_tables(trace: Trace) -> tuple[Table, ...]:
 
 def document(trace: Trace) -> dict[str, object]:
     """The JSON document, key by key as the contract has it."""
+    measured = any(tensor.statistics for tensor in outputs_of(trace))
     return {
         "target": trace.target,
         "mode": trace.mode,
@@ -216,8 +217,8 @@ def document(trace: Trace) -> dict[str, object]:
             {"name": tensor.path, "shape": tensor.shape, "dtype": tensor.dtype}
             for tensor in trace.inputs
         ],
-        "outputs": leaves(trace.outputs),
-        "calls": [call_document(call) for call in trace.calls],
+        "outputs": leaves(trace.outputs, statistics=measured),
+        "calls": [call_document(call, statistics=measured) for call in trace.calls],
         "totals": {
             "parameters": trace.parameters,
             "trainable": trace.trainable,
@@ -235,7 +236,7 @@ def document(trace: Trace) -> dict[str, object]:
     }
 
 
-def call_document(call: ModuleCall) -> dict[str, object]:
+def call_document(call: ModuleCall, *, statistics: bool) -> dict[str, object]:
     """One call for JSON."""
     return {
         "index": call.index,
@@ -244,7 +245,7 @@ def call_document(call: ModuleCall) -> dict[str, object]:
         "call": call.call,
         "depth": call.depth,
         "inputs": leaves(call.inputs),
-        "outputs": leaves(call.outputs),
+        "outputs": leaves(call.outputs, statistics=statistics),
         "parameters": call.parameters,
         "macs": call.macs,
         "activation_bytes": call.activation_bytes,
@@ -254,12 +255,12 @@ def call_document(call: ModuleCall) -> dict[str, object]:
     }
 
 
-def leaves(tensors: Sequence[TracedTensor]) -> list[dict[str, object]]:
-    """Tensor leaves for JSON."""
-    return [leaf(tensor) for tensor in tensors]
+def leaves(tensors: Sequence[TracedTensor], *, statistics: bool = False) -> list[dict[str, object]]:
+    """Tensor leaves for JSON; statistics that were asked for and are not known are null."""
+    return [leaf(tensor, statistics=statistics) for tensor in tensors]
 
 
-def leaf(tensor: TracedTensor) -> dict[str, object]:
+def leaf(tensor: TracedTensor, *, statistics: bool) -> dict[str, object]:
     """One leaf, with what is known of its values."""
     made: dict[str, object] = {
         "path": tensor.path,
@@ -268,6 +269,6 @@ def leaf(tensor: TracedTensor) -> dict[str, object]:
     }
     if tensor.norm is not None:
         made["norm"] = tensor.norm
-    if tensor.statistics is not None:
-        made["statistics"] = asdict(tensor.statistics)
+    if statistics:
+        made["statistics"] = asdict(tensor.statistics) if tensor.statistics else None
     return made
