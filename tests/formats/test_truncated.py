@@ -192,6 +192,6 @@ def test_a_file_that_ends_in_its_pickle_is_named_once(modtool: Modtool, tmp_path
     assert ran.code == 2
     assert ran.err == (
         "error: a.pth: truncated, and what it holds cannot be told: data.pkl: "
-        "not a well-formed pickle: it ends too early\n"
+        "a line without an end (byte 133)\n"
         "  download or save it again; nothing of it can be saved\n"
     )
