@@ -246,3 +246,13 @@ def test_a_counter_becomes_a_dict(modtool: Modtool) -> None:
     found = loaded("out")
     assert isinstance(found, dict)
     assert found["seen"] == {"a": 2, "b": 1}
+
+
+def test_what_torch_cannot_save_is_said(modtool: Modtool) -> None:
+    torch.save({"w": torch.zeros(4, dtype=torch.uint8).view(torch.bits8)}, "in.pth")
+    ran = modtool("convert", "in.pth", "--to", "dcp", "-o", "out")
+    said = (
+        "error: w: torch.distributed saves no bits8 tensors\n"
+        "  leave it out with --drop 'w', or choose another form\n"
+    )
+    assert (ran.code, ran.err) == (2, said)

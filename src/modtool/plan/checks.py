@@ -55,6 +55,8 @@ def check_kind(plan: Plan, tensor: PlannedTensor) -> None:
         raise UsageError(f"{source.name}: {plan.form} has no {source.layout} tensors", hint)
     if plan.form == "safetensors" and not DTYPES[tensor.dtype].safetensors:
         raise UsageError(f"{source.name}: safetensors has no {tensor.dtype} tensors", hint)
+    if plan.form == "dcp" and tensor.dtype.startswith("bits"):
+        raise UsageError(f"{source.name}: torch.distributed saves no {tensor.dtype} tensors", hint)
     if not has_data(source):
         raise UsageError(f"{source.name}: {missing(tensor)}", hint)
 

@@ -140,7 +140,7 @@ def remove(plan: Plan, names: Iterable[str], why: str) -> Plan:
         if tensor.section not in plan.models or tensor.name not in gone
     )
     if not any(tensor.section in plan.models for tensor in left):
-        raise UsageError("nothing is left of the model")
+        raise UsageError("nothing is left of the model", "--keep and --drop take all of it away")
     dropped = tuple(
         Dropped(tensor.name, why) for tensor in plan.model_tensors if tensor.name in gone
     )

@@ -74,20 +74,16 @@ def dropped_document(plan: Plan) -> list[dict[str, str]]:
 
 def sentences(plan: Plan) -> Iterator[str]:
     """A line for everything that is left out; one for many that are so for one reason."""
+    gone = sum(dropped.why in ASKED for dropped in plan.dropped)
+    if gone:
+        left = len(plan.model_tensors)
+        yield f"kept {left:,} of {left + gone:,} tensors"
     for why, group in groupby(plan.dropped, key=lambda dropped: dropped.why):
         names = [dropped.name for dropped in group]
-        if why in ASKED:
-            left = len(plan.model_tensors)
-            yield f"kept {left:,} of {left + asked(plan):,} tensors; {together(names, why)}"
-        elif len(names) > MANY:
+        if why in ASKED or len(names) > MANY:
             yield together(names, why)
         else:
             yield from (f"left out {name}: {why}" for name in names)
-
-
-def asked(plan: Plan) -> int:
-    """How many tensors are left out because somebody asked for that."""
-    return sum(dropped.why in ASKED for dropped in plan.dropped)
 
 
 def together(names: Sequence[str], why: str) -> str:
