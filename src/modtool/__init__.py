@@ -4,7 +4,8 @@ The names below are loaded when they are first used; importing modtool imports n
 """
 
 import importlib
-from typing import TYPE_CHECKING
+
+TYPE_CHECKING = False  # as typing has it, which is not imported where Ctrl-C is not caught yet
 
 if TYPE_CHECKING:  # what type checkers and editors see of `PUBLIC`
     from modtool.api.checking import check
