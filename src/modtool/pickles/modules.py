@@ -13,6 +13,7 @@ from modtool.errors import CorruptFileError, UnsafeFileError
 from modtool.pickles.extra_state import hooks_of
 from modtool.pickles.nn_settings import (
     mode_sensitive,
+    printed_name,
     quantized_conv_attributes,
     settings_of,
 )
@@ -235,7 +236,7 @@ class ModuleWalk:
         first = self.first_path.setdefault(id(value), path)
         return ModuleNode(
             path=path,
-            type=parts.class_name.rpartition(".")[2],
+            type=printed_name(parts.class_name),
             settings=settings_of(parts.class_name, parts.attributes, shapes),
             training=training if isinstance(training, bool) else None,
             class_name=parts.class_name,

@@ -12,11 +12,12 @@ from collections.abc import Mapping
 
 from modtool.pickles.nn_settings.language import View, rendered
 from modtool.pickles.nn_settings.modes import mode_rule, mode_sensitive
-from modtool.pickles.nn_settings.names import room_and_class
+from modtool.pickles.nn_settings.names import printed_name, room_and_class
 from modtool.pickles.nn_settings.quantized import QUANTIZED, quantized_conv_attributes
 from modtool.pickles.nn_settings.standard import STANDARD
 
-__all__ = ["mode_rule", "mode_sensitive", "quantized_conv_attributes", "settings_of"]
+__all__ = ["mode_rule", "mode_sensitive", "printed_name", "quantized_conv_attributes"]
+__all__ += ["settings_of"]
 
 
 def settings_of(
