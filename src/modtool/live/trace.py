@@ -297,14 +297,24 @@ def real_tensors(
 
 
 def copied(model: nn.Module) -> nn.Module:
-    """A deep copy of a lazy model; torch cannot copy a lazy buffer."""
+    """A deep copy of a lazy model; torch cannot copy a lazy buffer.
+
+    Raises:
+        UsageError: Something in the model refuses to be copied.
+    """
     fresh: Any = UninitializedBuffer
     memo: dict[int, Any] = {
         id(each): fresh(device=each.device, dtype=each.dtype)
         for each in model.buffers()
         if is_uninitialized(each)
     }
-    return copy.deepcopy(model, memo)
+    try:
+        return copy.deepcopy(model, memo)
+    except Exception as error:  # the tensors of the old weight_norm, and whatever users write
+        raise UsageError(
+            f"the first pass of a lazy model is run on a copy, and it cannot be copied: {error}",
+            "run one forward pass where the model is built",
+        ) from error
 
 
 def why_real(fake: Pass | None) -> Note:

@@ -335,3 +335,18 @@ def test_a_pass_that_takes_long_is_not_repeated_and_that_is_told() -> None:
             "more than 100,000,000,000",
         )
     ]
+
+
+def test_a_lazy_model_that_cannot_be_copied_is_not_run() -> None:
+    class Lonely(nn.LazyLinear):
+        def __deepcopy__(self, memo: object) -> Any:
+            raise RuntimeError("there is but one")
+
+    assert told(nn.Sequential(Lonely(3)), "2,4") == [
+        (
+            "checks-left-out",
+            "",
+            "no forward pass was run: the first pass of a lazy model is run on a copy, and it "
+            "cannot be copied: there is but one",
+        )
+    ]

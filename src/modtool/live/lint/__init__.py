@@ -98,7 +98,7 @@ def findings(
     for check in STRUCTURE:
         yield from check(subject)
     if subject.hollow:
-        yield note("checks-left-out", "", SPARED if subject.spared else OWN_META)
+        yield note("checks-left-out", "", *(SPARED if subject.spared else OWN_META))
     if not subject.spared:
         for check in VALUES:
             yield from check(subject)
@@ -106,13 +106,16 @@ def findings(
         yield from forward_findings(subject, inputs, rebuild)
 
 
+# What is said of them, and what to do; "" for what the code's own remedy says.
 SPARED = (
     "built without values, as they would take 2 GB or more: constant-weights, unset-parameter and "
-    "varying-output were not checked"
+    "varying-output were not checked",
+    "",
 )
 OWN_META = (
     "the model's own code puts tensors on the meta device, without values: constant-weights passed "
-    "over these, and varying-output was not checked"
+    "over these, and varying-output was not checked",
+    "give them values where the model is built: to_empty(), or load_state_dict(…, assign=True)",
 )
 
 
@@ -123,7 +126,7 @@ def forward_findings(
     try:
         passes = run_passes(subject, inputs, rebuild)
     except UsageError as error:
-        yield note("checks-left-out", "", f"no forward pass was run: {error.message}")
+        yield note("checks-left-out", "", f"no forward pass was run: {error.message}", error.hint)
         return
     # What a pass did not get to, nobody knows of.
     for check in FORWARD if passes.eval.error is None else FORWARD[:1]:
