@@ -123,3 +123,17 @@ def test_an_optimizer_saved_as_an_object_shows_its_settings(tmp_path: Path) -> N
     }
     assert found.values["opt.__class__"] == "torch.optim.sgd.SGD"
     assert found.values["opt.param_groups.0.lr"] == 0.5
+
+
+@pytest.mark.parametrize("shape", [(4, 2), (3, 5), (7,)])
+@pytest.mark.parametrize("dtype", [torch.quint4x2, torch.quint2x4])
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+def test_quantized_types_of_less_than_a_byte(
+    tmp_path: Path, dtype: torch.dtype, shape: tuple[int, ...]
+) -> None:
+    path = tmp_path / "x.pth"
+    tensor = torch._empty_affine_quantized(shape, scale=1.0, zero_point=0, dtype=dtype)
+    torch.save({"t": tensor}, path)
+    (found,) = open_checkpoint(str(path)).tensors
+    assert (f"torch.{found.dtype}", found.shape, found.layout) == (str(dtype), shape, "quantized")
+    assert found.nbytes == tensor.untyped_storage().nbytes()

@@ -5,6 +5,7 @@ call are read as what they say. Signatures: torch 2.13, `torch/_utils.py`, `torc
 """
 
 from collections.abc import Callable
+from math import prod
 from operator import mul
 
 from modtool.errors import CorruptFileError
@@ -141,10 +142,11 @@ class Tensors:
         start = number(offset, "offset")
         if len(sizes) != len(steps):
             raise CorruptFileError(f"a tensor of shape {sizes} with stride {steps}")
-        capacity = found.nbytes * 8 // BITS[name]
+        packed = PACKED.get(name, 1)
+        capacity = found.nbytes * 8 * packed // BITS[name]
         if identifier.view is not None:  # offsets count from the beginning of the view
             start += identifier.view[1]
-            capacity = identifier.view[1] + identifier.view[2]
+            capacity = (identifier.view[1] + identifier.view[2]) * packed
         last = start + sum(map(mul, sizes, steps)) - sum(steps)
         if last >= capacity and 0 not in sizes:
             raise CorruptFileError(
@@ -153,7 +155,16 @@ class Tensors:
             )
         # False may also mean "detached by state_dict()": only True tells something.
         grad = True if requires_grad is True else None
-        return TensorFacts(name, sizes, found, start, steps, grad, layout)
+        facts = TensorFacts(name, sizes, found, start, steps, grad, layout)
+        if packed == 1 or not sizes:
+            return facts
+        *rows, last_size = sizes
+        return facts._replace(stored_bytes=prod(rows) * -(-last_size // packed))
+
+
+# Elements in a byte of the quantized types below one byte, each row of which begins a new byte
+# (torch 2.13, `aten/src/ATen/quantized/Quantizer.cpp`, `get_sub_byte_tensor_size`).
+PACKED = {"quint4x2": 2, "quint2x4": 4}
 
 
 def check_view(identifier: StorageId) -> None:
