@@ -188,6 +188,29 @@ def test_a_compiled_module_is_one_around_its_own() -> None:
     assert calls(traced(model, "2,4")) == [("0", 1, 1, 32), ("0._orig_mod", 1, 2, 32)]
 
 
+class Thrice(nn.Module):
+    """One layer, three times of the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        made: torch.Tensor = self.layer(x) + self.layer(x) + self.layer(x)
+        return made
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("how", ["script", "trace"])
+@pytest.mark.parametrize("real", [True, False])
+def test_equal_calls_of_torchscript_are_counted_each(how: str, real: bool) -> None:
+    jit: Any = torch.jit
+    x = torch.ones(2, 4)
+    model = jit.script(Thrice()) if how == "script" else jit.trace(Thrice(), x)
+    assert traced(model, "2,4", real=real).macs == 3 * 2 * 16
+    assert torch._C._get_graph_executor_optimize()
+
+
 def test_flex_attention_counts_as_attention() -> None:
     class Flex(nn.Module):
         def forward(self, x: torch.Tensor) -> object:

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -157,7 +158,7 @@ def observed(
     with torch.set_grad_enabled(settings.backward or settings.gradients):
         try:
             recorder.attach()
-            with settings.observer.watching(recorder), watch:
+            with settings.observer.watching(recorder), as_written(), watch:
                 output = model(*made.args, **made.kwargs)
             recorder.recording = False  # a checkpoint runs modules again in the backward pass
         except (Exception, SystemExit) as error:
@@ -193,6 +194,12 @@ def observed(
         culprit=culprit_of(recorder),
         seconds=times.get(("", 1)),
     )
+
+
+def as_written() -> AbstractContextManager[None]:
+    """TorchScript runs each call that it is told to: optimised, it merges those that are equal."""
+    unoptimised: AbstractContextManager[None] = torch.jit.optimized_execution(False)  # type: ignore[attr-defined]
+    return unoptimised
 
 
 def run_once(model: nn.Module, made: Inputs) -> object:
