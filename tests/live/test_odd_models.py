@@ -183,9 +183,41 @@ def test_what_a_checkpoint_runs_again_is_no_call(reentrant: bool, real: bool) ->
     assert all(each.grad is None for each in model.parameters())
 
 
+def compiled(model: nn.Module, backend: str | Callable[..., object]) -> nn.Module:
+    """A model for one of torch's compilers."""
+    compiler: Any = torch.compile
+    made: nn.Module = compiler(model, backend=backend)
+    return made
+
+
 def test_a_compiled_module_is_one_around_its_own() -> None:
-    model = nn.Sequential(torch.compile(nn.Linear(4, 4), backend="eager"))  # type: ignore[call-overload]
+    model = nn.Sequential(compiled(nn.Linear(4, 4), "eager"))
     assert calls(traced(model, "2,4")) == [("0", 1, 1, 32), ("0._orig_mod", 1, 2, 32)]
+
+
+def test_what_is_compiled_is_timed_as_a_whole() -> None:
+    model = nn.Sequential(compiled(nn.Sequential(nn.Linear(4, 4)), "eager"), nn.Linear(4, 4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = trace(model, parse_inputs(["2,4"], model), repeat=2)
+    assert (found.error, found.executed, found.seconds is None) == (None, "real", False)
+    assert [(call.path, call.seconds is None) for call in found.calls] == [
+        ("0", False),
+        ("0._orig_mod", True),
+        ("0._orig_mod.0", True),
+        ("1", False),
+    ]
+
+
+def test_what_fails_in_the_compiler_alone_is_a_failure() -> None:
+    def broken(graph: object, inputs: object) -> Callable[..., object]:
+        raise ValueError("no compiler here")
+
+    model = compiled(nn.Linear(4, 4), broken)
+    assert traced(model, "2,4").macs == 32
+    found = trace(model, parse_inputs(["2,4"], model), repeat=1)
+    assert found.error is not None
+    assert "no compiler here" in found.error.message
 
 
 class Thrice(nn.Module):
@@ -208,6 +240,8 @@ def test_equal_calls_of_torchscript_are_counted_each(how: str, real: bool) -> No
     x = torch.ones(2, 4)
     model = jit.script(Thrice()) if how == "script" else jit.trace(Thrice(), x)
     assert traced(model, "2,4", real=real).macs == 3 * 2 * 16
+    found = trace(model, parse_inputs(["2,4"], model), repeat=1)
+    assert (found.error, found.seconds is None, found.calls) == (None, False, ())
     assert torch._C._get_graph_executor_optimize()
 
 

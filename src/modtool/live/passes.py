@@ -3,8 +3,7 @@
 import contextlib
 import functools
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -158,7 +157,7 @@ def observed(
     with torch.set_grad_enabled(settings.backward or settings.gradients):
         try:
             recorder.attach()
-            with settings.observer.watching(recorder), as_written(), watch:
+            with settings.observer.watching(recorder), unoptimised(), watch:
                 output = model(*made.args, **made.kwargs)
             recorder.recording = False  # a checkpoint runs modules again in the backward pass
         except (Exception, SystemExit) as error:
@@ -171,7 +170,10 @@ def observed(
                 failure = backward_failure(error, model, output, settings)
         if settings.repeat and failure is None and executed == "real":
             recorder.detach()
-            times = timed(model, made, settings.repeat, recorder)
+            try:
+                times = timed(model, made, settings.repeat, recorder)
+            except Exception as error:  # of torch's compiler, which ran for nothing before
+                failure = failure_of(error, model, recorder)
         if failure is None and executed == "real":
             recorder.detach()
             settings.observer.repeated(recorder, lambda: run_once(model, make()))
@@ -196,10 +198,17 @@ def observed(
     )
 
 
-def as_written() -> AbstractContextManager[None]:
-    """TorchScript runs each call that it is told to: optimised, it merges those that are equal."""
-    unoptimised: AbstractContextManager[None] = torch.jit.optimized_execution(False)  # type: ignore[attr-defined]
-    return unoptimised
+@contextlib.contextmanager
+def unoptimised() -> Iterator[None]:
+    """Have TorchScript and torch.compile run what is written, call by call.
+
+    Optimised, TorchScript merges calls that are equal; torch's compiler would compile our hooks.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.jit.optimized_execution(False))  # type: ignore[attr-defined]
+        if "torch._dynamo" in sys.modules:
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        yield
 
 
 def run_once(model: nn.Module, made: Inputs) -> object:
@@ -210,13 +219,23 @@ def run_once(model: nn.Module, made: Inputs) -> object:
 def timed(model: nn.Module, made: Inputs, repeat: int, recorder: Recorder) -> Times:
     """The median time of each call in passes without a watch."""
     modules = {path: module for module in recorder.modules if (path := recorder.paths[id(module)])}
-    on_cuda = any(each.is_cuda for each in (*model.parameters(), *model.buffers()))
+    compiled = [path for path, module in {"": model, **modules}.items() if is_compiled(module)]
+    inside = tuple(f"{path}._orig_mod".lstrip(".") for path in compiled)
+    run = functools.partial(run_once, model, made)
+    if compiled:  # which happens in the first of these passes
+        run()
     return time_calls(
-        {"": model, **modules},
-        lambda: model(*made.args, **made.kwargs),
+        {path: module for path, module in modules.items() if not path.startswith(inside)},
+        run,
         repeat,
-        on_cuda=on_cuda,
+        on_cuda=any(each.is_cuda for each in (*model.parameters(), *model.buffers())),
     )
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """True for what torch.compile made; what it compiled is no longer run call by call."""
+    dynamo = sys.modules.get("torch._dynamo")
+    return dynamo is not None and isinstance(module, dynamo.OptimizedModule)
 
 
 def culprit_of(recorder: Recorder) -> Culprit | None:
