@@ -6,6 +6,10 @@ normalisation, pooling and softmax, are left out. A complex multiply-accumulate 
 Torch runs a complex convolution as three real ones, and these count.
 A Fourier transform of n elements counts as n/2 · log2 n of them, as its radix-2 form has.
 Attention is counted in full, also where a causal mask lets half of it be skipped.
+Of a sparse matrix, the elements that it stores count.
+
+Listed as uncounted, not guessed: what depends on values or iterates (inv, solve, qr, svd, eigh and
+others of linalg), and products of two sparse matrices.
 
 A formula takes the operator's arguments with every tensor replaced by its shape, then `out`, the
 shape of its result.
@@ -217,6 +221,8 @@ FORMULAS: Mapping[str, Formula] = MappingProxyType(
         "aten.addmv": added_product,
         "aten.baddbmm": added_product,
         "aten.addbmm": added_product,
+        "aten._sparse_mm": matrix_product,
+        "aten._sparse_addmm": added_product,
         "aten._int_mm": matrix_product,
         "aten._scaled_mm": matrix_product,
         "aten._grouped_mm": grouped_product,

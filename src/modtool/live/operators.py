@@ -1,11 +1,13 @@
 """What an operator costs: counted by a formula, left out knowingly, or not known."""
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch._ops import HigherOrderOperator, OpOverload
+from torch._subclasses.fake_tensor import FakeTensor, UnsupportedOperatorException
 from torch.utils._python_dispatch import _disable_current_modes
 
 from modtool.live.flops import FORMULAS, Formula
@@ -35,7 +37,7 @@ LEFT_OUT_NAMES = """
     _nested_get_lengths _nested_get_ragged_idx _nested_get_min_seqlen _nested_get_max_seqlen
     _nested_get_jagged_dummy _nested_compute_contiguous_strides_offsets
 
-    moved: _to_copy _to_dense alias alias_copy as_strided_copy as_strided_scatter block_diag cat
+    moved: _to_copy _to_dense _coalesce alias alias_copy as_strided_copy as_strided_scatter block_diag cat
     _chunk_cat channel_shuffle clone constant_pad_nd contiguous copy detach detach_copy diag_embed
     diagonal_copy diagonal_scatter expand expand_copy fill flip gather im2col col2im index index_add
     index_copy index_fill index_put _index_put_impl _unsafe_index _unsafe_index_put
@@ -143,17 +145,49 @@ SPARSE = frozenset(
 def macs_of(operator: Operator, arguments: Sequence[object], result: object) -> int | None:
     """Multiply-accumulates of one call of a counted operator.
 
-    None where the formula does not tell: of nested tensors, only a linear layer's rows are alike;
-    of sparse ones, the shape does not tell how many elements there are.
+    None where the formula does not tell: of nested tensors, only a linear layer's rows are alike.
     """
     name = name_of(operator)
-    tensors = [each for each in arguments if isinstance(each, torch.Tensor)]
-    nested = any(each.is_nested for each in tensors)
-    sparse = any(each.layout in SPARSE for each in tensors)
-    formula = formula_of(name) if not sparse and (not nested or name == "aten.linear") else None
+    if any(map(is_sparse, arguments)):
+        return sparse_macs(operator, arguments)
+    nested = any(isinstance(each, torch.Tensor) and each.is_nested for each in arguments)
+    formula = formula_of(name) if not nested or name == "aten.linear" else None
     if formula is None:
         return None
     return formula(*map(shape, arguments), out=shape(result))
+
+
+def is_sparse(value: object) -> bool:
+    """True for a tensor that stores some of its elements alone."""
+    return isinstance(value, torch.Tensor) and value.layout in SPARSE
+
+
+def sparse_macs(operator: Operator, arguments: Sequence[object]) -> int | None:
+    """Of a sparse and a dense matrix: each stored element meets a row, or a column, of the other.
+
+    Raises:
+        UnsupportedOperatorException: The operands are fake, and how much they store is not known.
+    """
+    if isinstance(operator, HigherOrderOperator):
+        return None
+    if any(isinstance(each, FakeTensor) for each in arguments):
+        raise UnsupportedOperatorException(operator)
+    adds = "add" in name_of(operator)
+    left, right = arguments[1:3] if adds else arguments[:2]
+    if not isinstance(left, torch.Tensor) or not isinstance(right, torch.Tensor):
+        return None
+    if is_sparse(left) == is_sparse(right):
+        return None
+    if is_sparse(left):
+        return stored(left) * (right.shape[-1] if right.ndim > 1 else 1)
+    return math.prod(left.shape[:-1]) * stored(right)
+
+
+def stored(tensor: torch.Tensor) -> int:
+    """How many elements a sparse tensor stores."""
+    with _disable_current_modes():
+        values = tensor._values() if tensor.layout is torch.sparse_coo else tensor.values()
+        return values.numel()
 
 
 def shape(value: object) -> object:
