@@ -237,3 +237,23 @@ def test_an_answer_of_a_model_with_values_is_that_of_a_real_pass() -> None:
     assert found.error is not None
     assert (found.executed, found.error.path, found.macs) == ("real", "", 0)
     assert found.error.message == raised(model, "int64")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("executed", ["fake", "real"])
+def test_a_fake_twin_that_is_stricter_than_the_kernel(dtype: str, executed: Executed) -> None:
+    def experts(x: torch.Tensor) -> torch.Tensor:
+        weights = torch.ones(2, 16, 8, dtype=x.dtype)
+        made: torch.Tensor = torch._grouped_mm(x, weights, offs=torch.tensor([2, 4]).int())
+        return made
+
+    model = Function(experts)
+    done = run_pass(model, parse_inputs([f"4,16:{dtype}"], model), Settings(), executed)
+    assert (done.failure, done.macs, done.outputs[0].dtype) == (None, 4 * 16 * 8, dtype)
+
+
+@pytest.mark.parametrize("executed", ["fake", "real"])
+def test_experts_of_float64_are_refused(executed: Executed) -> None:
+    model = Function(lambda x: torch._grouped_mm(x, x.expand(2, 16, 16), offs=first().int()))
+    done = run_pass(model, parse_inputs(["16,16:float64"], model), Settings(), executed)
+    assert done.failure is not None

@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from modtool.live.operators import Operator, cost_of, macs_of, name_of
-from modtool.live.refusals import hold_types
+from modtool.live.refusals import hold_types, run
 
 __all__ = ["FIRST_INPUT", "OperatorWatch", "Overwritten", "watch"]
 
@@ -164,7 +164,7 @@ class OperatorWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.source = self.origins.latest(given)
         hold_types(func, args, kwargs)
         self.overwritten.before(func, args)
-        result = func(*args, **kwargs)
+        result = run(func, args, kwargs)
         macs = macs_of(func, args, result) if cost == "counted" else None
         if macs:
             self.counts[get_ident()] = self.macs_here + macs

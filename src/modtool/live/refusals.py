@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from modtool.live.operators import Operator, name_of
 
-__all__ = ["hold_types"]
+__all__ = ["hold_types", "run"]
 
 # On every device: their operands have to be of one type.
 PRODUCT_NAMES = """
@@ -97,6 +97,27 @@ def hold_types(operator: Operator, args: Sequence[object], kwargs: Mapping[str, 
     refusal = refusal_of(operator, few)
     if refusal is not None:
         raise refusal.kind(refusal.message)
+
+
+def run(operator: Operator, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
+    """What an operator gives; its fake twin may be stricter about types than the kernel is.
+
+    The kernel of `_grouped_mm`, which mixtures of experts use, takes float32 and float16 too.
+    """
+    first = args[0] if args else None
+    if name_of(operator) != "aten._grouped_mm" or not isinstance(first, FakeTensor):
+        return operator(*args, **kwargs)
+    if first.device.type != "cpu" or first.dtype not in (torch.float32, torch.float16):
+        return operator(*args, **kwargs)
+    narrow = [bfloat16(each) for each in args]
+    result = operator(*narrow, **{name: bfloat16(each) for name, each in kwargs.items()})
+    return result.to(first.dtype)
+
+
+def bfloat16(value: object) -> object:
+    """A floating-point tensor as bfloat16; anything else as it is."""
+    is_floating = isinstance(value, torch.Tensor) and value.is_floating_point()
+    return value.to(torch.bfloat16) if is_floating else value  # type: ignore[attr-defined]
 
 
 @functools.cache

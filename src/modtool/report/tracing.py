@@ -109,7 +109,7 @@ def sentences(trace: Trace) -> list[str]:
     loss = f", gradients of {trace.loss}" if trace.loss else ""
     lines = [CONVENTION] if has_rows(trace) else []
     lines.append(f"{trace.mode} mode, run {executed}{loss}")
-    if trace.never_called:
+    if trace.never_called and not trace.error:  # of a failure, all that comes after it
         lines.append(f"never called: {listed(runs_in(trace.never_called))}")
     if trace.uncounted:
         lines.append(f"not counted, no formula: {', '.join(trace.uncounted)}")
