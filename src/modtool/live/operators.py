@@ -37,9 +37,9 @@ LEFT_OUT_NAMES = """
     _nested_get_lengths _nested_get_ragged_idx _nested_get_min_seqlen _nested_get_max_seqlen
     _nested_get_jagged_dummy _nested_compute_contiguous_strides_offsets
 
-    moved: _to_copy _to_dense _coalesce alias alias_copy as_strided_copy as_strided_scatter block_diag cat
-    _chunk_cat channel_shuffle clone constant_pad_nd contiguous copy detach detach_copy diag_embed
-    diagonal_copy diagonal_scatter expand expand_copy fill flip gather im2col col2im index index_add
+    moved: _to_copy _to_dense _coalesce alias alias_copy as_strided_copy as_strided_scatter
+    block_diag cat _chunk_cat channel_shuffle clone constant_pad_nd contiguous copy detach
+    detach_copy diag_embed diagonal_copy diagonal_scatter expand expand_copy fill flip gather im2col col2im index index_add
     index_copy index_fill index_put _index_put_impl _unsafe_index _unsafe_index_put
     _unsafe_masked_index _unsafe_masked_index_put_accumulate index_reduce index_select lift
     lift_fresh lift_fresh_copy masked_fill masked_scatter masked_select narrow_copy
