@@ -39,22 +39,22 @@ LEFT_OUT_NAMES = """
 
     moved: _to_copy _to_dense _coalesce alias alias_copy as_strided_copy as_strided_scatter
     block_diag cat _chunk_cat channel_shuffle clone constant_pad_nd contiguous copy detach
-    detach_copy diag_embed diagonal_copy diagonal_scatter expand expand_copy fill flip gather im2col col2im index index_add
-    index_copy index_fill index_put _index_put_impl _unsafe_index _unsafe_index_put
-    _unsafe_masked_index _unsafe_masked_index_put_accumulate index_reduce index_select lift
-    lift_fresh lift_fresh_copy masked_fill masked_scatter masked_select narrow_copy
-    _nested_tensor_from_mask _nested_tensor_from_tensor_list _nested_view_from_buffer_copy nonzero
-    nonzero_static _pack_padded_sequence _pad_packed_sequence _jagged_to_padded_dense_forward
-    _padded_dense_to_jagged_forward permute_copy pin_memory _pin_memory pixel_shuffle
-    pixel_unshuffle put reflection_pad1d reflection_pad2d reflection_pad3d repeat
-    repeat_interleave replication_pad1d replication_pad2d replication_pad3d reshape _reshape_alias
-    _reshape_copy resize resize_as _resize_output roll rot90 scatter scatter_add scatter_reduce
-    select_scatter set slice_copy slice_scatter _spdiags split_with_sizes_copy squeeze_copy stack
-    t_copy take tensor_split to_dense to_padded_tensor to_sparse _to_sparse _to_sparse_bsc
-    _to_sparse_bsr _to_sparse_csc _to_sparse_csr transpose_copy tril triu unbind_copy unfold_copy
-    unfold_backward unsafe_chunk unsafe_split unsafe_split_with_sizes _unsafe_view unsqueeze_copy
-    view_as_real_copy view_copy zero embedding embedding_renorm _embedding_bag
-    _embedding_bag_forward_only one_hot
+    detach_copy diag_embed diagonal_copy diagonal_scatter expand expand_copy fill flip gather
+    im2col col2im index index_add index_copy index_fill index_put _index_put_impl _unsafe_index
+    _unsafe_index_put _unsafe_masked_index _unsafe_masked_index_put_accumulate index_reduce
+    index_select lift lift_fresh lift_fresh_copy masked_fill masked_scatter masked_select
+    narrow_copy _nested_tensor_from_mask _nested_tensor_from_tensor_list
+    _nested_view_from_buffer_copy nonzero nonzero_static _pack_padded_sequence _pad_packed_sequence
+    _jagged_to_padded_dense_forward _padded_dense_to_jagged_forward permute_copy pin_memory
+    _pin_memory pixel_shuffle pixel_unshuffle put reflection_pad1d reflection_pad2d
+    reflection_pad3d repeat repeat_interleave replication_pad1d replication_pad2d replication_pad3d
+    reshape _reshape_alias _reshape_copy resize resize_as _resize_output roll rot90 scatter
+    scatter_add scatter_reduce select_scatter set slice_copy slice_scatter _spdiags
+    split_with_sizes_copy squeeze_copy stack t_copy take tensor_split to_dense to_padded_tensor
+    to_sparse _to_sparse _to_sparse_bsc _to_sparse_bsr _to_sparse_csc _to_sparse_csr transpose_copy
+    tril triu unbind_copy unfold_copy unfold_backward unsafe_chunk unsafe_split
+    unsafe_split_with_sizes _unsafe_view unsqueeze_copy view_as_real_copy view_copy zero embedding
+    embedding_renorm _embedding_bag _embedding_bag_forward_only one_hot
 
     elementwise: addr _add_relu alpha_dropout complex _conj_physical floor_divide _fused_dropout glu
     hardswish log_sigmoid_forward _masked_scale native_dropout polar prelu _prelu_kernel real_copy
