@@ -5,7 +5,19 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["HOOKS", "archive", "number", "numbers", "storage", "tensor", "text", "torch_file"]
+__all__ = [
+    "HOOKS",
+    "archive",
+    "get",
+    "module",
+    "number",
+    "numbers",
+    "put",
+    "storage",
+    "tensor",
+    "text",
+    "torch_file",
+]
 
 TENSOR = b"ctorch._utils\n_rebuild_tensor_v2\n"
 HOOKS = b"ccollections\nOrderedDict\n)R"
@@ -53,6 +65,27 @@ def tensor(
         + HOOKS
         + b"tR"
     )
+
+
+def put(index: int) -> bytes:
+    """Store the top of the stack in the memo."""
+    return b"r" + index.to_bytes(4, "little")
+
+
+def get(index: int) -> bytes:
+    """Push what the memo has."""
+    return b"j" + index.to_bytes(4, "little")
+
+
+def module(
+    children: bytes, parameters: bytes = b"", more: bytes = b"", kind: str = "pkg\nNet"
+) -> bytes:
+    """A module with children (keys and items)."""
+    members = b"}" + (b"(" + children + b"u" if children else b"")
+    own = b"}" + (b"(" + parameters + b"u" if parameters else b"")
+    state = text("_parameters") + own + text("_buffers") + b"}" + text("_modules") + members
+    mode = text("training") + b"\x88"
+    return f"c{kind}\n".encode() + b")\x81}(" + mode + state + more + b"ub"
 
 
 def archive(

@@ -7,9 +7,8 @@ import pytest
 
 from modtool.errors import ModtoolError
 from modtool.formats import open_checkpoint
-from tests.archives import HOOKS, storage, tensor, text, torch_file
+from tests.archives import HOOKS, module, storage, tensor, text, torch_file
 from tests.examiner import Examiner, examiner
-from tests.pickles.test_hostile import module
 
 __all__ = ["examiner"]
 
