@@ -119,7 +119,7 @@ class Examiner:
             if outcome.code == 2:
                 lines = outcome.err.splitlines()
                 assert lines[0].startswith("error: "), outcome.err
-                assert len(lines) <= 2, outcome.err
+                assert len(lines) == 2, outcome.err  # what and where; what to do
             if name in ("convert", "freeze"):
                 assert out.exists() == (outcome.code == 0)
                 out.unlink(missing_ok=True)
@@ -143,7 +143,7 @@ class Examiner:
             assert is_printable(shown.err)
         if outcome.code:
             lines = outcome.err.splitlines()
-            assert 1 <= len(lines) <= 2
+            assert len(lines) == 2  # what and where; what to do
             assert lines[0].startswith("error: ")
         return outcome
 

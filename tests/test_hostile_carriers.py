@@ -82,9 +82,9 @@ CARRIERS: Mapping[str, Callable[[bytes], Sample]] = MappingProxyType(
 
 REFUSED = {
     "memo bomb": (b"Nr\xff\xff\xff\xff.", "a memo index of 4,294,967,295"),
-    "BINBYTES8": (b"\x8e" + (2**62).to_bytes(8, "little") + b".", "it ends too early"),
-    "BINUNICODE8": (b"\x8d" + b"\xff" * 8 + b".", "it ends too early"),
-    "BYTEARRAY8": (b"\x96" + (2**40).to_bytes(8, "little") + b".", "it ends too early"),
+    "BINBYTES8": (b"\x8e" + (2**62).to_bytes(8, "little") + b".", "its pickle ends too early"),
+    "BINUNICODE8": (b"\x8d" + b"\xff" * 8 + b".", "its pickle ends too early"),
+    "BYTEARRAY8": (b"\x96" + (2**40).to_bytes(8, "little") + b".", "its pickle ends too early"),
     "LONG4": (b"\x8b\xff\xff\xff\x7f.", "an integer of 2,147,483,647 bytes"),
     "underflow": (b"0.", "not a well-formed pickle"),
     "underflow of a call": (b"R.", "not a well-formed pickle: stack underflow"),

@@ -27,12 +27,18 @@ __all__ = [
 
 
 class ModtoolError(Exception):
-    """The root of the tree: a message for a person, and a hint of what to do about it."""
+    """The root of the tree: a message for a person, and a hint of what to do about it.
+
+    Attributes:
+        REMEDY: The hint where none is given.
+    """
+
+    REMEDY = ""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message, hint)
         self.message = message
-        self.hint = hint
+        self.hint = hint or self.REMEDY
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message
@@ -53,13 +59,21 @@ class UnknownFormatError(TargetError):
 class CorruptFileError(ModtoolError):
     """The file contradicts itself, or ends before it should."""
 
+    REMEDY = "the file is damaged, or was cut short: download or save it again"
+
 
 class TruncatedFileError(CorruptFileError):
     """The file ends before it should; what is left of it may still be read."""
 
+    REMEDY = (
+        "download or save it again; `modtool convert --salvage` writes the tensors that are whole"
+    )
+
 
 class UnsafeFileError(CorruptFileError):
     """Reading the file would cost more time or memory than a file of its size may."""
+
+    REMEDY = "no ordinary checkpoint is like that: do not load it unless you know who made it"
 
 
 class ModelError(ModtoolError):

@@ -81,10 +81,10 @@ ZIPS = {
     ),
     "a directory elsewhere": (patched(END + 16, struct.pack("<L", 0)), "reaches beyond its place"),
     "a directory of no size": (patched(END + 12, struct.pack("<L", 0)), "directory"),
-    "several parts": (patched(END + 4, b"\1\0\1\0"), "in several parts"),
-    "an encrypted pickle": (patched(PICKLE + 8, b"\1\0"), "not stored plainly"),
+    "several parts": (patched(END + 4, b"\1\0\1\0"), "in several"),
+    "an encrypted pickle": (patched(PICKLE + 8, b"\1\0"), "is encrypted"),
     "an unknown method": (patched(PICKLE + 10, b"\x0c\0"), "packed in an unknown way"),
-    "stored, and of two sizes": (patched(DATA + 24, b"\x20\0\0\0"), "not stored plainly"),
+    "stored, and of two sizes": (patched(DATA + 24, b"\x20\0\0\0"), "has two sizes"),
     "a local header that is none": (patched(GOOD.index(b"PK\3\4", 4), b"XX"), "is damaged"),
     "a bomb": (inflating(40 << 20), "inflates past"),
     "a short end record": (b"PK\x03\x04\0Z,iPK\x05\x06\0\0\0", "without its central directory"),
@@ -115,7 +115,10 @@ def one(**changes: object) -> dict[str, object]:
 
 TWO = {"dtype": "F32", "shape": [2]}
 SAFETENSORS = {
-    "header of 2^64-1 bytes": (b"\xff" * 8 + b"{}", ""),
+    "header of 2^64-1 bytes": (
+        b"\xff" * 8 + b"{}",
+        "a header of 18,446,744,073,709,551,615 bytes is too large",
+    ),
     "header beyond the file": (struct.pack("<Q", 99_999) + b"{}" + bytes(9), "should end at"),
     "a header that is a list": (safetensors(b'{"a": 1]'), "is no valid JSON"),
     "nested a million times": (safetensors(b'{"a":' + b"[" * 1_000_000), "is no valid JSON"),
@@ -174,59 +177,6 @@ def test_files_cut_short_tell_their_header_and_no_more(
         assert "truncated: " in outcome.err
 
 
-# -- sets ------------------------------------------------------------------------------------------
-
-OUTSIDE = "it names a file outside its folder"
-INDICES = {
-    "a folder above": ({"w": "../x.safetensors"}, OUTSIDE),
-    "an absolute path": ({"w": "/etc/passwd"}, OUTSIDE),
-    "a NUL": ({"w": "a\0b"}, OUTSIDE),
-    "a path of escapes": ({"w": f"../{NASTY}"}, OUTSIDE),
-    "a name of a megabyte": ({"w": "a" * 1_000_000}, OUTSIDE),
-    "no name": ({"w": 7}, "by something that is no text: 7"),
-    "itself": ({"w": "x.index.json"}, "a JSON text"),
-    "the folder": ({"w": "."}, "not a regular file"),
-    "many files": ({str(index): f"{index}" for index in range(30_000)}, "more than 20,000 files"),
-    "a loop of links": ({"w": "loop"}, "loop: too many levels of symbolic links"),
-    "nothing that is there": ({"w": NASTY.replace("\0", "")}, "none is there"),
-}
-
-
-@pytest.mark.parametrize("name", INDICES)
-def test_index_files_that_lie(examiner: Examiner, whole: Path, tmp_path: Path, name: str) -> None:
-    homes, reason = INDICES[name]
-    path = tmp_path / "x.index.json"
-    (tmp_path / "loop").symlink_to("pool")
-    (tmp_path / "pool").symlink_to("loop")
-    path.write_text(json.dumps({"weight_map": homes}))
-    examiner.refuse(path, whole, reason)
-
-
-def test_loops_of_links(examiner: Examiner, whole: Path, tmp_path: Path) -> None:
-    (tmp_path / "loop").symlink_to("loop")
-    examiner.refuse(tmp_path / "loop", whole, "too many levels of symbolic links")
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    (folder / ".metadata").symlink_to(".metadata")
-    examiner.refuse(folder, whole, "")
-    (folder / ".metadata").unlink()
-    (folder / "inside").symlink_to(folder)
-    examiner.refuse(folder, whole, "checkpoint in")
-
-
-@pytest.mark.parametrize("file", ["../x", "/etc/passwd", f"a/../../{NASTY}"])
-def test_distributed_metadata_that_points_outside(
-    examiner: Examiner, whole: Path, tmp_path: Path, file: str
-) -> None:
-    made = sample("dcp")
-    name = b"__0_0.distcp"
-    data = made.files[".metadata"].replace(
-        b"\x8c" + bytes([len(name)]) + name, b"\x8c" + bytes([len(file.encode())]) + file.encode()
-    )
-    path = Sample({**made.files, ".metadata": data}).lay_out(tmp_path)
-    examiner.refuse(path, whole, OUTSIDE)
-
-
 # -- GGUF ------------------------------------------------------------------------------------------
 
 HUGE = 2**64 - 1
@@ -271,7 +221,7 @@ GGUF_REASONS = {
     "a key of 2^63 bytes": "a text of 9,223,372,036,854,775,808 bytes",
     "an array of 2^64-1 flags": "truncated or damaged",
     "an array of 2^61 numbers": "truncated or damaged",
-    "nested arrays": "a value of the unknown type 9",
+    "nested arrays": "arrays nested more than",
     "an unknown kind": "a value of the unknown type 99",
     "a product of 2^64": "cannot have the shape",
     "an offset beyond": "truncated",

@@ -171,7 +171,8 @@ def test_nothing_is_whole(modtool: Modtool, tmp_path: Path) -> None:
     ran = modtool("convert", "a.safetensors", "--salvage", "-o", "b.pth")
     assert (ran.code, ran.out) == (2, "")
     assert ran.err == (
-        "error: a.safetensors: not one of its 1 tensors is whole\n  download or save it again\n"
+        "error: a.safetensors: not one of its 1 tensors is whole\n"
+        "  the file is damaged, or was cut short: download or save it again\n"
     )
 
 
@@ -181,7 +182,7 @@ def test_an_archive_of_another_kind(modtool: Modtool, tmp_path: Path) -> None:
     assert ran.code == 2
     assert ran.err == (
         "error: a.zip: truncated: a zip archive without its central directory\n"
-        "  download or save it again; nothing of it can be saved\n"
+        "  download or save it again: what is left does not say which tensors it has\n"
     )
 
 
@@ -192,6 +193,48 @@ def test_a_file_that_ends_in_its_pickle_is_named_once(modtool: Modtool, tmp_path
     assert ran.code == 2
     assert ran.err == (
         "error: a.pth: truncated, and what it holds cannot be told: data.pkl: "
-        "a line without an end (byte 133)\n"
-        "  download or save it again; nothing of it can be saved\n"
+        "its pickle ends too early (byte 136)\n"
+        "  download or save it again: what is left does not say which tensors it has\n"
     )
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+@pytest.mark.parametrize("indexed", [True, False])
+def test_a_set_of_which_one_file_is_cut(
+    modtool: Modtool, tmp_path: Path, suffix: str, indexed: bool
+) -> None:
+    names = [f"model-0000{number}-of-00002.{suffix}" for number in (1, 2)]
+    parts = [{"a": torch.ones(3), "b": torch.ones(2)}, {"c": torch.ones(1)}]
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for name, part in zip(names, parts, strict=True):
+        if suffix == "bin":
+            torch.save(part, folder / name)
+        else:
+            save_file(part, folder / name)
+    if indexed:
+        homes = {"a": names[0], "b": names[0], "c": names[1]}
+        index = "model.safetensors" if suffix == "safetensors" else "pytorch_model.bin"
+        (folder / f"{index}.index.json").write_text(json.dumps({"weight_map": homes}))
+    cut = folder / names[0]
+    end = sorted(ends_in(cut).values())[0]
+    lost = [name for name, last in ends_in(cut).items() if last > end]
+    cut.write_bytes(cut.read_bytes()[:end])
+    ran = modtool("summary", "set", "--json")
+    notes = [note for note in json.loads(ran.out)["notes"] if note["code"] == "truncated"]
+    assert [(note["where"], note["message"]) for note in notes] == [
+        (
+            lost[0],
+            f"{names[0]} ends too early: 1 of 2 tensors are whole; download or save it again, "
+            "or write those with: modtool convert --salvage",
+        )
+    ]
+    ran = modtool("convert", "set", "-o", "rest.safetensors")
+    assert (ran.code, ran.out) == (2, "")
+    assert f"set/{names[0]}: truncated: " in ran.err
+    ran = modtool("convert", "set", "--salvage", "-o", "rest.safetensors", "--json")
+    assert ran.code == 1
+    assert json.loads(ran.out)["dropped"] == [
+        {"name": lost[0], "why": "lost: its bytes are not in the file"}
+    ]
+    assert load_file(tmp_path / "rest.safetensors").keys() == {"a", "b", "c"} - set(lost)

@@ -374,8 +374,8 @@ def test_two_states_for_one_object_are_refused() -> None:
         (b"X\x02\0\0\0\xff\xff.", "decode"),
         (b"X\xff\0\0\0a.", "ends too early"),
         (b"Va\n", "ends too early"),
-        (b"Va", "line without an end"),
-        (b"ca\nb", "line without an end"),
+        (b"Va", "its pickle ends too early"),
+        (b"ca\nb", "its pickle ends too early"),
     ],
 )
 def test_a_malformed_pickle_is_a_clear_error(data: bytes, reason: str) -> None:

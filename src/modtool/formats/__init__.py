@@ -7,6 +7,7 @@ read        (Reader) -> Checkpoint, from headers alone
 """
 
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Protocol
@@ -17,7 +18,7 @@ from modtool.formats.files import Reader, open_reader
 from modtool.formats.folders import folder_of, read_folder
 from modtool.formats.foreign import what_it_is
 from modtool.formats.oversized import oversized_storages
-from modtool.formats.truncated import LEFTOVERS, with_losses
+from modtool.formats.truncated import LEFTOVERS
 from modtool.records import Checkpoint
 
 __all__ = ["FORMATS", "Format", "open_checkpoint"]
@@ -54,6 +55,10 @@ FORMATS: tuple[Format, ...] = (
 )
 
 
+# As in `LEFTOVERS`: a set of files, of which some may end too early.
+SETS: Mapping[str, Callable[[Reader], Checkpoint]] = {sharded.NAME: sharded.read_truncated}
+
+
 def open_checkpoint(path: str, *, truncated: bool = False) -> Checkpoint:
     """What a checkpoint file holds, from its headers; nothing of it is executed.
 
@@ -73,14 +78,20 @@ def open_checkpoint(path: str, *, truncated: bool = False) -> Checkpoint:
 
 
 def read_as(known: Format, reader: Reader, *, truncated: bool) -> Checkpoint:
-    """Read a file as one format; an error names the file."""
+    """Read a file as one format, or what is left of it where it may be `truncated`."""
+    read_left = SETS.get(known.NAME) or LEFTOVERS.get(known.NAME)
     try:
         return known.read(reader)
     except TruncatedFileError:
-        read_left = LEFTOVERS.get(known.NAME)
         if not truncated or read_left is None:
             raise
-        return with_losses(read_left(reader))
+    return read_left(reader)
+
+
+def read_named(known: Format, reader: Reader, *, truncated: bool) -> Checkpoint:
+    """Read a file as one format; an error names the file."""
+    try:
+        return read_as(known, reader, truncated=truncated)
     except CorruptFileError as error:
         if reader.path in error.message:
             raise
@@ -96,6 +107,6 @@ def read_target(path: str, *, truncated: bool = False) -> Checkpoint:
         head = reader.head(HEAD)
         for known in FORMATS:
             if known.sniff(head):
-                return read_as(known, reader, truncated=truncated)
+                return read_named(known, reader, truncated=truncated)
         message, hint = what_it_is(head, reader.size)
         raise UnknownFormatError(f"{path}: {message}", hint)

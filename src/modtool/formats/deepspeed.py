@@ -18,8 +18,8 @@ from modtool.formats.members import (
     errors_name,
     link_notes,
     path_inside,
-    read_member_file,
 )
+from modtool.formats.parts import read_part
 from modtool.formats.sharded import in_file, in_part
 from modtool.notes import first_names, note
 from modtool.pickles.plain import items_of, mapping_of
@@ -68,7 +68,7 @@ def read(folder: str) -> Checkpoint:
     union = Union(step, list(notes))
     path = os.path.join(step, model[0])
     with errors_name(path):
-        union.take_model(model[0], read_member_file(path))
+        union.take_model(model[0], read_part(path))
     for name in names:
         if name != model[0]:
             union.take(name)
@@ -139,7 +139,7 @@ class Union:
             return
         path = os.path.join(self.folder, name)
         self.notes.extend(link_notes(self.folder, path))
-        read = read_member_file(path)
+        read = read_part(path)
         self.pickles.update(in_part(read.pickles, name))
         found = in_file(read.tensors, name)
         rank = int((layer and layer[2]) or (expert and expert[2]) or 0)

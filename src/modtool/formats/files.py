@@ -1,5 +1,6 @@
 """Reading files of strangers: bounded reads at checked offsets."""
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -9,11 +10,7 @@ from mmap import ACCESS_READ, mmap
 
 from modtool.errors import CorruptFileError, TargetError
 
-__all__ = ["HELP_TRUNCATED", "Reader", "mapped", "open_reader"]
-
-HELP_TRUNCATED = (
-    "download or save it again; `modtool convert --salvage` writes the tensors that are whole"
-)
+__all__ = ["Reader", "mapped", "open_reader"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +73,7 @@ def open_reader(path: str) -> Iterator[Reader]:
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise TargetError(f"{path}: not a regular file")
+            raise TargetError(f"{path}: not a regular file", "name a file, or a folder of files")
         yield Reader(path, descriptor, status.st_size)
     finally:
         os.close(descriptor)
@@ -95,4 +92,6 @@ def hint_for(error: Exception) -> str:
         return "check the path; a model is named as model.py, model.py:Net or pkg.module:Net"
     if isinstance(error, PermissionError):
         return "make the file readable for you"
+    if getattr(error, "errno", None) == errno.ELOOP:
+        return "it leads back to itself: name the file that it should lead to"
     return ""

@@ -153,7 +153,7 @@ def numbered(listing: Listing, open_file: OpenFile) -> Checkpoint | None:
         raise several(listing, [f"{stem}-…-of-{total:05d}{end}" for stem, total, end in sets])
     for stem, total, end in sets:
         files = [f"{stem}-{number:05d}-of-{total:05d}{end}" for number in range(1, total + 1)]
-        return read_files(listing.path, listing.path, files)
+        return read_files(listing.path, listing.path, files, read_file=open_file)
     return None
 
 

@@ -177,8 +177,7 @@ def placed(
         if begin + at > reader.size:
             raise CorruptFileError(
                 f"{reader.path}: truncated: {name!r} should end at byte {begin + at:,}, "
-                f"the file at {reader.size:,}",
-                "download or save it again",
+                f"the file at {reader.size:,}"
             )
     for name, kind, shape, offset in entries:
         place = FileRange(reader.path, begin + offset, ends[name] - offset)

@@ -176,6 +176,8 @@ def value_of(cursor: Cursor, kind: int, depth: int = 0) -> object:
         return text if len(text) <= MAX_SHOWN_TEXT else f"{text[:MAX_SHOWN_TEXT]}…"
     if kind == ARRAY and depth < MAX_DEPTH:
         return array_of(cursor, depth)
+    if kind == ARRAY:
+        raise UnsafeFileError(f"{cursor.reader.path}: arrays nested more than {MAX_DEPTH} deep")
     raise CorruptFileError(f"{cursor.reader.path}: a value of the unknown type {kind}")
 
 

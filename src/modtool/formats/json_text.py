@@ -34,9 +34,8 @@ def parse_json(data: bytes, path: str, what: str) -> object:
     try:
         return json.loads(data.decode("utf-8"), object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
-        raise CorruptFileError(
-            f"{path}: {what} is no valid JSON: {str(error)[:120]}", "download or save it again"
-        ) from None
+        reason = str(error).partition(";")[0][:120]
+        raise CorruptFileError(f"{path}: {what} is no valid JSON: {reason}") from None
 
 
 def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -10,38 +10,19 @@ that leaves both the folder and such a cache is followed with a note that says w
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
-from modtool.errors import CorruptFileError, UnknownFormatError, UnsafeFileError
-from modtool.formats import safetensors, torch_legacy, torch_zip
-from modtool.formats.files import Reader, open_reader
-from modtool.formats.foreign import what_it_is
+from modtool.errors import CorruptFileError, UnsafeFileError
 from modtool.notes import note
-from modtool.records import Checkpoint, Note
+from modtool.records import Note
 
 __all__ = [
     "errors_name",
     "is_missing",
     "link_notes",
     "path_inside",
-    "read_member_file",
 ]
 
-HEAD = 4096
 MAX_NAME = 1024
-
-
-class PartFormat(Protocol):
-    """What reads a file of a set; see `modtool.formats.Format`."""
-
-    def sniff(self, head: bytes) -> bool:
-        """Whether a file that begins so is of this format."""
-
-    def read(self, reader: Reader) -> Checkpoint:
-        """What the file holds."""
-
-
-PART_FORMATS: tuple[PartFormat, ...] = (safetensors, torch_zip, torch_legacy)
 
 
 def path_inside(folder: str, name: object, source: str) -> str:
@@ -93,22 +74,6 @@ def link_notes(folder: str, path: str) -> list[Note]:
         return []
     name = os.path.relpath(path, folder)
     return [note("link-outside", name, f"{name} is a link that leads out of its folder: {real}")]
-
-
-def read_member_file(path: str) -> Checkpoint:
-    """Read one file of a set, in whichever format it is.
-
-    Raises:
-        UnknownFormatError: It is something else; the message says what.
-    """
-    with open_reader(path) as reader:
-        head = reader.head(HEAD)
-        for known in PART_FORMATS:
-            if known.sniff(head):
-                return known.read(reader)
-        what, hint = what_it_is(head, reader.size)
-        link = f" (a symbolic link to {os.path.realpath(path)})" if os.path.islink(path) else ""
-        raise UnknownFormatError(f"{path}{link}: {what}", hint)
 
 
 @contextmanager

@@ -86,8 +86,7 @@ def read(reader: Reader) -> Checkpoint:
     if length < header.nbytes:
         raise CorruptFileError(
             f"{reader.path}: truncated: its elements should end at byte "
-            f"{header.start + header.nbytes:,}, the file at {reader.size:,}",
-            "download or save it again",
+            f"{header.start + header.nbytes:,}, the file at {reader.size:,}"
         )
     notes: list[Note] = []
     if header.itemsize is None:

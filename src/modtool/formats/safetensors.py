@@ -8,7 +8,7 @@ import math
 from dataclasses import replace
 
 from modtool.errors import CorruptFileError, TruncatedFileError, UnsafeFileError
-from modtool.formats.files import HELP_TRUNCATED, Reader
+from modtool.formats.files import Reader
 from modtool.formats.json_text import parse_json
 from modtool.pickles.roles import buffer_names
 from modtool.records import DTYPES, Checkpoint, FileRange, Storage, TensorInfo
@@ -26,11 +26,10 @@ BY_HEADER_NAME = {dtype.safetensors: (dtype.name, dtype.bits) for dtype in DTYPE
 
 
 def sniff(head: bytes) -> bool:
-    """True when a plausible header length is followed by the beginning of a JSON object."""
-    if len(head) < 9:
-        return False
+    """True for the length of a header, possible or not, and the beginning of a JSON object."""
     length = int.from_bytes(head[:8], "little")
-    return 2 <= length <= MAX_HEADER and head[8:9] == b"{"
+    plausible = 2 <= length <= MAX_HEADER and head[8:9] == b"{"
+    return plausible or head[8:10] in (b'{"', b"{}")
 
 
 def read(reader: Reader) -> Checkpoint:
@@ -61,8 +60,7 @@ def read_file(reader: Reader, *, lost: bool) -> Checkpoint:
     if end > reader.size and not lost:
         raise TruncatedFileError(
             f"{reader.path}: truncated: its tensors should end at byte {end:,}, "
-            f"the file at {reader.size:,}",
-            HELP_TRUNCATED,
+            f"the file at {reader.size:,}"
         )
     return checkpoint(reader, entries, metadata, begin)
 
@@ -114,8 +112,7 @@ def prove_tiling(reader: Reader, entries: dict[str, Entry], begin: int) -> int:
     if begin + at < reader.size:
         raise CorruptFileError(
             f"{reader.path}: damaged: its tensors should end at byte {begin + at:,}, "
-            f"the file at {reader.size:,}",
-            "download or save it again",
+            f"the file at {reader.size:,}"
         )
     return begin + at
 

@@ -6,8 +6,9 @@ huggingface_hub and `HuggingFaceStorageWriter` of torch 2.13 write it.
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from modtool.errors import TargetError, UnknownFormatError, UnsafeFileError
 from modtool.formats.files import Reader
@@ -17,13 +18,13 @@ from modtool.formats.members import (
     is_missing,
     link_notes,
     path_inside,
-    read_member_file,
 )
+from modtool.formats.parts import read_part
 from modtool.notes import first_names, note
 from modtool.pickles.roles import buffer_names
 from modtool.records import CallableUse, Checkpoint, Kind, Note, Section, Storage, TensorInfo
 
-__all__ = ["NAME", "SUFFIXES", "TORCH_NAME", "read", "read_files", "sniff"]
+__all__ = ["NAME", "SUFFIXES", "TORCH_NAME", "read", "read_files", "read_truncated", "sniff"]
 
 NAME = "safetensors-sharded"
 TORCH_NAME = "torch-sharded"
@@ -32,6 +33,7 @@ SUFFIXES = (".index.json",)
 MAX_FILES = 20_000
 
 Key = tuple[str | None, str]
+ReadFile = Callable[[str], Checkpoint]
 
 
 def sniff(head: bytes) -> bool:
@@ -47,10 +49,20 @@ def read(reader: Reader) -> Checkpoint:
         UnsafeFileError: It names files outside its folder.
         TargetError: None of the files is there.
     """
+    return read_set(reader, read_part)
+
+
+def read_truncated(reader: Reader) -> Checkpoint:
+    """Read a set of which files end too early; tensors beyond their ends have no data."""
+    return read_set(reader, partial(read_part, truncated=True))
+
+
+def read_set(reader: Reader, read_file: ReadFile) -> Checkpoint:
+    """Read an index, and each file that it names with `read_file`."""
     weight_map, metadata = parse_index(reader)
     folder = os.path.dirname(reader.path)
     files = sorted(set(weight_map.values()))
-    return read_files(reader.path, folder, files, weight_map, metadata)
+    return read_files(reader.path, folder, files, weight_map, metadata, read_file=read_file)
 
 
 def index_of(reader: Reader) -> dict[str, object]:
@@ -93,6 +105,8 @@ def read_files(
     files: Sequence[str],
     weight_map: Mapping[str, str] | None = None,
     metadata: Mapping[str, str] | None = None,
+    *,
+    read_file: ReadFile = read_part,
 ) -> Checkpoint:
     """Read the headers of the files of a set, as one checkpoint.
 
@@ -102,6 +116,7 @@ def read_files(
         files: Their names; a file that is not there becomes a note.
         weight_map: Which file should have which tensor; None where nothing tells.
         metadata: What the index says of the whole.
+        read_file: What reads one of them.
 
     Raises:
         TargetError: None of them is there.
@@ -115,7 +130,7 @@ def read_files(
             union.notes.append(missing(file, promised[file]))
             continue
         union.notes.extend(link_notes(folder, path))
-        union.add(file, read_member_file(path))
+        union.add(file, read_file(path))
     if not union.present:
         raise TargetError(
             f"{target}: of its {len(files):,} files none is there: {first_names([*files])}",

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from mmap import mmap
 
 from modtool.errors import CorruptFileError, ModtoolError, TruncatedFileError
-from modtool.formats.files import HELP_TRUNCATED, Reader, mapped
+from modtool.formats.files import Reader, mapped
 from modtool.notes import note
 from modtool.pickles.contents import contents_of
 from modtool.pickles.extra_state import extra_state_notes
@@ -169,8 +169,7 @@ class LegacyStorages:
                 if not lost:
                     raise TruncatedFileError(
                         f"{self.reader.path}: truncated: storage {key} should end at byte "
-                        f"{position:,}, the file at {self.reader.size:,}",
-                        HELP_TRUNCATED,
+                        f"{position:,}, the file at {self.reader.size:,}"
                     )
                 place = None if identifier.nbytes else FileRange(self.reader.path, 0, 0)
                 position = self.reader.size

@@ -41,6 +41,7 @@ SUFFIXES = (".pt", ".package", ".zip")
 
 MAX_PICKLE = 1 << 30
 MAX_SOURCES = 64 << 20
+FREE = 10_000
 MARKS = ("extern_modules", "python_version")
 
 
@@ -116,12 +117,12 @@ class Package:
 
     def read_pickles(self) -> None:
         """Every resource that is a pickle."""
-        for name in self.names():
-            if name.endswith(".pkl"):
-                self.read_resource(name)
+        names = [name for name in self.names() if name.endswith(".pkl")]
+        for name in names:
+            self.read_resource(name, len(names))
 
-    def read_resource(self, name: str) -> None:
-        """The tensors and values of one pickle."""
+    def read_resource(self, name: str, among: int) -> None:
+        """The tensors and values of one pickle among so many."""
         pickle = self.pickle(name)
         order = byteorder(self.reader, self.directory)
         folder = f"{self.root}/.data"
@@ -129,7 +130,7 @@ class Package:
             self.reader, self.directory, folder, order, suffix=".storage", found=self.storages
         )
         size = self.directory.members[f"{self.root}/{name}"].size
-        contents = contents_of(pickle.root, Tensors(place.find), 40 * size + 10_000)
+        contents = contents_of(pickle.root, Tensors(place.find), 40 * size + FREE // among, among)
         self.notes.extend(contents.notes)
         self.add(name, contents)
 
@@ -158,14 +159,17 @@ class Package:
     def read_scripts(self) -> None:
         """The TorchScript modules."""
         folder = f"{self.root}/.data/ts_code"
-        marks = [name for name in self.directory.members if name.startswith(f"{folder}/")]
+        marks = [
+            name.removeprefix(f"{folder}/").removesuffix("/data.pkl")
+            for name in self.directory.members
+            if name.startswith(f"{folder}/") and name.endswith("/data.pkl")
+        ]
         self.code = read_code(self.reader, self.directory, f"{folder}/code")
         for mark in marks:
-            if mark.endswith("/data.pkl"):
-                self.read_script(mark.removeprefix(f"{folder}/").removesuffix("/data.pkl"))
+            self.read_script(mark, len(marks))
 
-    def read_script(self, number: str) -> None:
-        """One TorchScript module; its storages lie among those of the package."""
+    def read_script(self, number: str, among: int) -> None:
+        """One TorchScript module among so many; its storages lie among those of the package."""
         pickles = {
             part: self.pickle(f".data/ts_code/{number}/{part}")
             for part in ("data.pkl", "constants.pkl")
@@ -179,6 +183,7 @@ class Package:
             pickles,
             self.storages,
             (".data", ".data"),
+            among,
         )
         section = f"ts_code.{number}"
         self.sections.append(self.section(section, "full_model"))

@@ -17,7 +17,7 @@ from modtool.formats.archive_storages import (
 )
 from modtool.formats.files import Reader
 from modtool.formats.torchscript_code import ScriptCode, read_code
-from modtool.formats.torchscript_tree import ScriptTree, constants_of
+from modtool.formats.torchscript_tree import MAX_PLACES, ScriptTree, constants_of
 from modtool.formats.zip_directory import Directory, read_member
 from modtool.pickles.reader import Pickle, read_pickle
 from modtool.pickles.torch_objects import Tensors
@@ -30,6 +30,7 @@ SUFFIXES = (".pt", ".jit", ".ptl", ".pth", ".torchscript", ".zip")
 
 MAX_PICKLE = 1 << 30
 MAX_EXTRA = 10_000
+MAX_EXTRAS = 1_000_000
 PICKLES = ("data.pkl", "constants.pkl", "bytecode.pkl", "traced_inputs.pkl")
 
 
@@ -86,6 +87,7 @@ def read_script(
     pickles: dict[str, Pickle],
     storages: dict[str, Storage],
     folders: tuple[str, str] = ("data", "constants"),
+    among: int = 1,
 ) -> tuple[tuple[ModuleNode, ...], tuple[TensorInfo, ...]]:
     """The tree and the tensors of one module.
 
@@ -97,13 +99,14 @@ def read_script(
         pickles: `data.pkl` and `constants.pkl`, where they are.
         storages: Where to put the storages that are found.
         folders: Where the storages of the two lie.
+        among: How many modules of one file share what a walk may cost.
     """
     order = byteorder(reader, directory)
     found: list[TensorInfo] = []
     nodes: tuple[ModuleNode, ...] = ()
     if "data.pkl" in pickles:
         place = ArchiveStorages(reader, directory, f"{root}/{folders[0]}", order, found=storages)
-        tree = ScriptTree(Tensors(place.find), code)
+        tree = ScriptTree(Tensors(place.find), code, left=MAX_PLACES // among)
         found.extend(tree.walk(pickles["data.pkl"].root))
         nodes = tuple(tree.nodes)
     if "constants.pkl" in pickles:
@@ -126,9 +129,11 @@ def with_roles(tensors: list[TensorInfo]) -> list[TensorInfo]:
 
 def metadata_of(reader: Reader, directory: Directory, root: str) -> dict[str, str]:
     """The archive's version, and the short texts that the user put beside the module."""
+    left = MAX_EXTRAS
     found = {"version": (text_of(reader, directory, f"{root}/version") or "").strip()}
     for name, member in directory.members.items():
-        if name.startswith(f"{root}/extra/") and member.size <= MAX_EXTRA:
+        if name.startswith(f"{root}/extra/") and member.size <= min(MAX_EXTRA, left):
+            left -= member.size
             text = text_of(reader, directory, name) or ""
             if "\0" not in text:
                 found[name.removeprefix(f"{root}/")] = text

@@ -5,13 +5,13 @@ missing. torch 2.13 does not read these files any more. Source: torch 1.13,
 `torch/csrc/jit/serialization/import_legacy.cpp`.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from modtool.errors import CorruptFileError
 from modtool.formats.archive_storages import archive_root, stray_bytes
 from modtool.formats.files import Reader
+from modtool.formats.json_text import parse_json
 from modtool.formats.torchscript_code import read_code
 from modtool.formats.zip_directory import Directory, member_range, read_member
 from modtool.pickles.reader import read_pickle
@@ -51,10 +51,7 @@ def read_archive(reader: Reader, directory: Directory) -> Checkpoint:
     """
     root = archive_root(directory)
     data = read_member(reader, directory.members[f"{root}/model.json"], MAX_JSON)
-    try:
-        model = message(json.loads(data))
-    except (ValueError, RecursionError):
-        raise CorruptFileError(f"{reader.path}: its model.json is no valid JSON") from None
+    model = message(parse_json(data, reader.path, "its model.json"))
     tensors = Table(reader, directory, root)
     table = [tensors.read(message(entry)) for entry in listed(model, "tensors")]
     walk = Modules(table)

@@ -12,13 +12,15 @@ from modtool.pickles.symbols import Call
 from modtool.pickles.torch_objects import Tensors
 from modtool.records import ModuleNode, TensorInfo
 
-__all__ = ["ScriptTree", "constants_of"]
+__all__ = ["MAX_PLACES", "ScriptTree", "constants_of"]
 
 MANGLED = re.compile(r"\.___torch_mangle_\d+")
 MAX_DEPTH = 100
 MAX_PLACES = 1_000_000
 # How many names may be second ones of a tensor.
 MAX_REPEATS = 20_000
+# How many constants the classes of all objects may have: a module has some ten of its own.
+MAX_SHARED = 5_000_000
 # Calls that only say which type a container has. Source: torch 2.13, `torch/jit/_pickle.py`.
 TYPED = frozenset(
     f"torch.jit._pickle.{name}"
@@ -44,6 +46,7 @@ class ScriptTree:
     seen: set[int] = field(default_factory=set)
     left: int = MAX_PLACES
     repeats: int = 0
+    shared: int = 0
     depth: int = 0
 
     def walk(self, root: object) -> Iterator[TensorInfo]:
@@ -73,16 +76,20 @@ class ScriptTree:
             return None
         state = value.state
         attributes = state if isinstance(state, dict) else {"__getstate__()": state}
+        self.shared += len(cls.constants)
+        if self.shared > MAX_SHARED:
+            raise UnsafeFileError("its objects share a class of too many constants")
         parts: dict[str, object] = dict(cls.constants)
         parts["training"] = attributes.get("training")
         names = [name for name in attributes if isinstance(name, str)]
-        parts["_parameters"] = {name: attributes[name] for name in names if name in cls.parameters}
-        parts["_buffers"] = {name: attributes[name] for name in names if name in cls.buffers}
-        rest = [name for name in names if name not in cls.parameters | cls.buffers]
+        parameters = {name: attributes[name] for name in names if name in cls.parameters}
+        buffers = {name: attributes[name] for name in names if name in cls.buffers}
+        registered = parameters.keys() | buffers.keys()
+        rest = [name for name in names if name not in registered]
         children = {
             name: attributes[name] for name in rest if self.class_of(attributes[name]) is not None
         }
-        parts["_modules"] = children
+        parts.update(_parameters=parameters, _buffers=buffers, _modules=children)
         parts[OTHERS] = {name: attributes[name] for name in rest if name not in children}
         name = MANGLED.sub("", value.callee).removeprefix("__torch__.")
         return ModuleParts(name, parts)

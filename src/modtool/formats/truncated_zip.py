@@ -12,7 +12,14 @@ from mmap import mmap
 from modtool.errors import CorruptFileError, TruncatedFileError
 from modtool.formats import torch_zip
 from modtool.formats.files import Reader, mapped
-from modtool.formats.zip_directory import LOCAL, STORED, Directory, Member
+from modtool.formats.zip_directory import (
+    LOCAL,
+    NOTHING_LEFT,
+    STORED,
+    Directory,
+    Member,
+    no_directory,
+)
 from modtool.pickles.reader import read_pickle
 from modtool.pickles.torch_objects import storage_id
 from modtool.records import Checkpoint
@@ -40,18 +47,14 @@ def chain(reader: Reader, data: mmap) -> Iterator[Member]:
     """The members that are whole, one after the other."""
     first = header_at(data, 0)
     if first is None or not first[0].endswith("/data.pkl"):
-        raise TruncatedFileError(
-            f"{reader.path}: truncated: a zip archive without its central directory",
-            "download or save it again; nothing of it can be saved",
-        )
+        raise no_directory(reader)
     name, start, _ = first
     try:
-        pickle = read_pickle(data, start, where=f"{reader.path}: data.pkl")
+        pickle = read_pickle(data, start, where="data.pkl")
     except CorruptFileError as error:
         raise TruncatedFileError(
-            f"{reader.path}: truncated, and what it holds cannot be told: "
-            f"{error.message.removeprefix(f'{reader.path}: ')}",
-            "download or save it again; nothing of it can be saved",
+            f"{reader.path}: truncated, and what it holds cannot be told: {error.message}",
+            NOTHING_LEFT,
         ) from None
     folder = name.removesuffix(".pkl")
     ids = filter(None, map(storage_id, pickle.persistent_ids))

@@ -13,10 +13,19 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from modtool.errors import CorruptFileError, TruncatedFileError, UnsafeFileError
-from modtool.formats.files import HELP_TRUNCATED, Reader
+from modtool.formats.files import Reader
 from modtool.records import FileRange
 
-__all__ = ["Directory", "Member", "checksums", "member_range", "read_directory", "read_member"]
+__all__ = [
+    "NOTHING_LEFT",
+    "Directory",
+    "Member",
+    "checksums",
+    "member_range",
+    "no_directory",
+    "read_directory",
+    "read_member",
+]
 
 END = struct.Struct("<4s4H2LH")
 LOCATOR = struct.Struct("<4sLQL")
@@ -29,10 +38,18 @@ LENGTHS = struct.Struct("<2H")  # the last two of these
 
 STORED, DEFLATED = 0, 8
 MAX_DIRECTORY = 1 << 28
-# A pickle becomes objects of fifty times its size: one that deflates better than this is a bomb.
-FREE_PICKLE = 2 << 20
-MAX_PICKLE_RATIO = 20
+MAX_NAME = 1 << 10
+PICKLE = b"/data.pkl"
+NOTHING_LEFT = "download or save it again: what is left does not say which tensors it has"
+# A pickle becomes objects of fifty times its size, and code or JSON of several times: what deflates
+# better than this is a bomb. All of an archive share the free bytes.
+FREE_INFLATED = 2 << 20
+MAX_RATIO = 20
 MAX_INFLATED = 64 << 20
+READ_WHOLE = (".pkl", ".py", "model.json")
+
+# name, method, CRC, sizes, place of the header, whether it is encrypted
+Entry = tuple[str, int, int, int, int, int, bool]
 
 
 class Member(NamedTuple):
@@ -82,14 +99,13 @@ def read_directory(reader: Reader) -> Directory:
     tail = reader.tail(END.size + 0xFFFF)
     at = tail.rfind(b"PK\x05\x06", 0, max(len(tail) - END.size + 4, 0))
     if at < 0:
-        raise TruncatedFileError(
-            f"{reader.path}: truncated: a zip archive without its central directory",
-            HELP_TRUNCATED,
-        )
+        raise no_directory(reader)
     end_at = reader.size - len(tail) + at
     _, disk, start_disk, _, count, size, offset, comment = END.unpack_from(tail, at)
     if disk or start_disk:
-        raise CorruptFileError(f"{reader.path}: an archive in several parts is not read")
+        raise CorruptFileError(
+            f"{reader.path}: one part of a zip archive in several", "join its parts: zip -s 0"
+        )
     trailing = reader.size - end_at - END.size - comment
     end = End(end_at, count, size, offset)
     if has_locator(reader, end_at):  # torch writes one in every archive, needed or not
@@ -102,6 +118,15 @@ def read_directory(reader: Reader) -> Directory:
     data = reader.read(prefix + end.offset, end.size, "the central directory")
     members = parse_entries(reader, data, end.entries, prefix, prefix + end.offset)
     return Directory(members, prefix, max(trailing, 0), prefix + end.offset)
+
+
+def no_directory(reader: Reader) -> TruncatedFileError:
+    """The error of an archive without a directory; only `torch.save` writes first what it holds."""
+    torch_saved = PICKLE in reader.head(LOCAL.size + MAX_NAME)
+    return TruncatedFileError(
+        f"{reader.path}: truncated: a zip archive without its central directory",
+        "" if torch_saved else NOTHING_LEFT,
+    )
 
 
 def has_locator(reader: Reader, end_at: int) -> bool:
@@ -132,7 +157,7 @@ def parse_entries(
     reader: Reader, data: bytes, count: int, prefix: int, limit: int
 ) -> dict[str, Member]:
     """The members of a central directory; every one proved to end before the next begins."""
-    parsed: list[tuple[str, int, int, int, int, int, bool]] = []
+    parsed: list[Entry] = []
     names: set[bytes] = set()
     at = 0
     for _ in range(count):
@@ -156,12 +181,21 @@ def parse_entries(
             )
         parsed.append((name, method, crc, compressed, size, header + prefix, bool(flags & 1)))
         at = extra_end + lengths[2]
+    check_inflated(reader, [entry for entry in parsed if entry[1] != STORED])
     return with_limits(reader, parsed, limit)
 
 
-def with_limits(
-    reader: Reader, parsed: list[tuple[str, int, int, int, int, int, bool]], limit: int
-) -> dict[str, Member]:
+def check_inflated(reader: Reader, packed: list[Entry]) -> None:
+    """Refuse an archive of many small members that together inflate past reason."""
+    whole = [entry for entry in packed if entry[0].endswith(READ_WHOLE)]
+    bound = FREE_INFLATED + MAX_RATIO * sum(compressed for _, _, _, compressed, *_ in whole)
+    if sum(size for _, _, _, _, size, *_ in whole) > bound:
+        raise UnsafeFileError(
+            f"{reader.path}: what is packed in it inflates past {bound:,} bytes in all"
+        )
+
+
+def with_limits(reader: Reader, parsed: list[Entry], limit: int) -> dict[str, Member]:
     """The members by name; no two may share bytes: so do small files pretend to be large ones."""
     headers = [entry[5] for entry in parsed]
     ends = {}
@@ -210,8 +244,14 @@ def data_start(reader: Reader, member: Member) -> int:
 def member_range(reader: Reader, member: Member) -> FileRange:
     """Where in the file the bytes of a stored member lie."""
     start = data_start(reader, member)
-    if member.encrypted or member.method != STORED or member.size != member.compressed:
-        raise CorruptFileError(f"{reader.path}: member {member.name!r} is not stored plainly")
+    if member.encrypted or member.method != STORED:
+        how = "encrypted" if member.encrypted else "compressed"
+        raise CorruptFileError(
+            f"{reader.path}: member {member.name!r} is {how}, and cannot be read in its place",
+            "unpack it, and pack it again as it is: zip -0Dr NEW.pth FOLDER",
+        )
+    if member.size != member.compressed:
+        raise CorruptFileError(f"{reader.path}: member {member.name!r} has two sizes")
     return FileRange(reader.path, reader.base + start, member.size, member.crc or None)
 
 
@@ -258,9 +298,7 @@ def read_member(reader: Reader, member: Member, limit: int) -> bytes:
 
 def inflate(reader: Reader, member: Member, packed: bytes) -> bytes:
     """Inflate a member; one that grows past what it declares, or past reason, is refused."""
-    bound = min(member.size, MAX_INFLATED)
-    if member.name.endswith(".pkl"):
-        bound = min(bound, FREE_PICKLE + MAX_PICKLE_RATIO * member.compressed)
+    bound = min(member.size, MAX_INFLATED, FREE_INFLATED + MAX_RATIO * member.compressed)
     try:
         plain = zlib.decompressobj(-15).decompress(packed, bound + 1)
     except zlib.error as error:

@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 SCHEMA = 1
+HELP_PLAN = "write one with: modtool freeze MODEL PATTERN -o plan.json"
 
 Options = Mapping[str, Any]
 """What an optimizer takes per group: `lr`, `weight_decay`, …."""
@@ -179,16 +180,17 @@ def read_plan(path: "str | os.PathLike[str]") -> FreezePlan:
     except OSError as error:
         raise TargetError(f"{path}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
-        raise CorruptFileError(f"{path} is no JSON: {error}") from None
+        raise CorruptFileError(f"{path} is no JSON: {error}", HELP_PLAN) from None
     flags = plan.get("requires_grad") if isinstance(plan, dict) else None
     if not isinstance(flags, dict) or not all(isinstance(flag, bool) for flag in flags.values()):
-        raise CorruptFileError(f"{path} is no freeze plan: no names -> booleans in 'requires_grad'")
+        reason = "no names -> booleans in 'requires_grad'"
+        raise CorruptFileError(f"{path} is no freeze plan: {reason}", HELP_PLAN)
     if plan.get("schema") != SCHEMA:
         hint = f"this modtool reads schema {SCHEMA}"
         raise CorruptFileError(f"{path}: schema {plan.get('schema')!r} is not known", hint)
     bn_eval = plan.get("bn_eval", [])
     if not isinstance(bn_eval, list) or not all(isinstance(each, str) for each in bn_eval):
-        raise CorruptFileError(f"{path} is no freeze plan: no paths in 'bn_eval'")
+        raise CorruptFileError(f"{path} is no freeze plan: no paths in 'bn_eval'", HELP_PLAN)
     return FreezePlan(flags, tuple(bn_eval))
 
 

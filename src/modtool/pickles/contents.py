@@ -47,7 +47,7 @@ class Contents:
     notes: tuple[Note, ...] = ()
 
 
-def contents_of(root: object, tensors: Tensors, budget: int) -> Contents:
+def contents_of(root: object, tensors: Tensors, budget: int, among: int = 1) -> Contents:
     """Walk the object of a torch file.
 
     Args:
@@ -55,14 +55,15 @@ def contents_of(root: object, tensors: Tensors, budget: int) -> Contents:
         tensors: What reads its tensors.
         budget: What the walk may cost: forty for each byte of the pickle will do, so that objects
             shared a million times over end in an error and not in an endless walk.
+        among: How many objects of one file share what every file may cost, however small.
 
     Raises:
         CorruptFileError: A tensor contradicts itself, or the object contains itself.
         UnsafeFileError: The walk would not end in time.
     """
     try:
-        places = Places(root, tensors, budget)
-        return Walk(places, Values(places, budget)).contents(root)
+        places = Places(root, tensors, budget, among)
+        return Walk(places, Values(places, budget, among)).contents(root)
     except RecursionError:
         raise UnsafeFileError("its object is nested too deeply") from None
 

@@ -11,7 +11,7 @@ from mmap import mmap
 from modtool.errors import CorruptFileError, UnsafeFileError
 from modtool.pickles.symbols import ABSENT, Call, Flag, Global, PersistentId
 
-__all__ = ["Machine", "Pickle"]
+__all__ = ["ENDS_TOO_EARLY", "Machine", "Pickle"]
 
 # A tuple's hash is not cached: without a bound, a key of tuples doubled forty times never ends.
 MAX_KEY_PARTS = 1000
@@ -29,6 +29,8 @@ MAX_SETS = 200_000
 MAX_GLOBAL = 500
 # A real unpickler makes an array with a place for every index up to the highest.
 FREE_INDEX = 1_000_000
+
+ENDS_TOO_EARLY = "its pickle ends too early"
 
 # NEWFALSE and NEWTRUE.
 OPCODES_OF_FLAGS = b"\x89\x88"
@@ -140,7 +142,7 @@ class Machine:
         """`count` bytes from `start`; it is an error when the data ends before."""
         part = self.data[start : start + count]
         if len(part) != count:
-            raise CorruptFileError("it ends too early")
+            raise CorruptFileError(ENDS_TOO_EARLY)
         return part
 
     def next(self, count: int) -> bytes:
@@ -161,7 +163,7 @@ class Machine:
         """The bytes up to the next newline, which is passed over."""
         end = self.data.find(b"\n", self.position)
         if end < 0:
-            raise CorruptFileError("a line without an end")
+            raise CorruptFileError(ENDS_TOO_EARLY)
         part = self.take(self.position, end - self.position)
         self.position = end + 1
         return part

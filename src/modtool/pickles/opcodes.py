@@ -217,7 +217,8 @@ def op_stack_global(machine: Machine) -> None:
 
 def op_extension(machine: Machine) -> None:
     raise CorruptFileError(
-        "it uses the copyreg extension registry, whose meaning is not in the file"
+        "it uses the copyreg extension registry, whose meaning is not in the file",
+        "save it where its extensions are registered, without them or as a state_dict",
     )
 
 
@@ -264,7 +265,10 @@ def op_persid(machine: Machine) -> None:
 def op_proto(machine: Machine) -> None:
     machine.protocol = machine.number(1)
     if machine.protocol > 5:
-        raise CorruptFileError(f"pickle protocol {machine.protocol} is not known")
+        raise CorruptFileError(
+            f"pickle protocol {machine.protocol} is not known",
+            "the file is damaged, or newer than this modtool",
+        )
 
 
 def op_frame(machine: Machine) -> None:
@@ -272,7 +276,9 @@ def op_frame(machine: Machine) -> None:
 
 
 def op_buffer(machine: Machine) -> None:
-    raise CorruptFileError("it refers to out-of-band buffers, which a file cannot hold")
+    raise CorruptFileError(
+        "it refers to out-of-band buffers, which a file cannot hold", "save it with torch.save"
+    )
 
 
 def op_unknown(machine: Machine) -> None:

@@ -33,13 +33,16 @@ NOBODY: list[int] = []  # asks for the parents of a tensor
 
 
 class Places:
-    """Which parts of an object hold tensors, and what a walk to them may cost."""
+    """Which parts of an object hold tensors, and what a walk to them may cost.
 
-    def __init__(self, root: object, tensors: Tensors, budget: int) -> None:
+    `budget` and `among` are those of `contents_of`.
+    """
+
+    def __init__(self, root: object, tensors: Tensors, budget: int, among: int = 1) -> None:
         self.tensors = tensors
-        self.steps = FREE_STEPS + budget // 32
-        self.characters = FREE_CHARACTERS + budget // 8
-        self.names = FREE_NAMES
+        self.steps = FREE_STEPS // among + budget // 32
+        self.characters = FREE_CHARACTERS // among + budget // 8
+        self.names = FREE_NAMES // among
         self.holders: set[int] = set()
         self.made_containers: set[int] = set()  # calls that make a container
         self.open: set[int] = set()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from mmap import mmap
 
 from modtool.errors import CorruptFileError, UnsafeFileError
-from modtool.pickles.machine import Machine, Pickle
+from modtool.pickles.machine import ENDS_TOO_EARLY, Machine, Pickle
 from modtool.pickles.opcodes import OPCODES
 
 __all__ = ["Pickle", "read_pickle"]
@@ -49,10 +49,10 @@ def read_pickle(
     except MemoryError:
         raise UnsafeFileError(f"{where}: it asks for more memory than there is") from None
     except CorruptFileError as error:
-        raise type(error)(f"{where}: {error.message} ({place(machine)})") from None
+        message = f"{where}: {error.message} ({place(machine)})"
+        raise type(error)(message, error.hint) from None
     except MALFORMED as error:
-        reason = describe(machine, error)
-        raise CorruptFileError(f"{where}: not a well-formed pickle: {reason}") from None
+        raise CorruptFileError(f"{where}: {describe(machine, error)} ({place(machine)})") from None
 
 
 MALFORMED = (
@@ -78,12 +78,12 @@ def place(machine: Machine) -> str:
 def describe(machine: Machine, error: Exception) -> str:
     """What the exception of a step means for the pickle."""
     if isinstance(error, struct.error) or str(error) in BEYOND_THE_DATA:
-        return "it ends too early"
+        return ENDS_TOO_EARLY
     reasons: dict[type[Exception], str] = {
         IndexError: "stack underflow",
         KeyError: "a memo entry that was never stored",
     }
-    return f"{reasons.get(type(error), str(error)[:80])} ({place(machine)})"
+    return f"not a well-formed pickle: {reasons.get(type(error), str(error)[:80])}"
 
 
 def run(machine: Machine) -> Pickle:
@@ -122,7 +122,7 @@ def run(machine: Machine) -> Pickle:
             position = start + unpack_count(data, position)[0]
             text = data[start:position]
             if len(text) != position - start:
-                raise CorruptFileError("it ends too early")
+                raise CorruptFileError(ENDS_TOO_EARLY)
             stack.append(text.decode("utf-8", "surrogatepass"))
         elif opcode == 0x28:  # MARK
             if len(metastack) == MAX_MARKS:

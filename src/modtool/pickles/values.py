@@ -18,13 +18,14 @@ FREE_COST = 50_000
 class Values:
     """Collects the plain values of an object, as many as can be shown.
 
-    `budget` is what looking at a pickle of that size may cost: see `contents_of`.
+    `budget` and `among` are those of `contents_of`.
     """
 
-    def __init__(self, places: Places, budget: int) -> None:
+    def __init__(self, places: Places, budget: int, among: int = 1) -> None:
         self.places = places
-        self.limit = FREE_COST + budget // 2
-        self.display = Display(min(MAX_COST, self.limit))
+        self.limit = FREE_COST // among + budget // 2
+        self.most = MAX_COST // among
+        self.display = Display(min(self.most, self.limit))
         self.found: dict[str, object] = {}
         self.open: set[int] = set()
 
@@ -43,7 +44,7 @@ class Values:
 
     def give_up(self) -> None:
         """Leave the rest out; it is an error when the file is too small to hold so much."""
-        if self.limit < MAX_COST:
+        if self.limit < self.most:
             raise UnsafeFileError("its values refer to the same parts too many times over")
         self.found["…"] = "more than can be shown"
 

@@ -39,8 +39,7 @@ def salvage(plan: Plan, damage: Callable[[Storage], str]) -> Plan:
     kept = tuple(tensor for tensor, reason in zip(plan.tensors, reasons, strict=True) if not reason)
     if plan.tensors and not kept:
         raise CorruptFileError(
-            f"{plan.source.target}: not one of its {len(reasons):,} tensors is whole",
-            "download or save it again",
+            f"{plan.source.target}: not one of its {len(reasons):,} tensors is whole"
         )
     dropped = tuple(
         Dropped(joined(tensor.section or "", tensor.name).rstrip("."), reason, lost=True)

@@ -18,6 +18,7 @@ from modtool.write.streams import Sources
 
 __all__ = ["assembled"]
 
+HELP_MISSING = "is a file of the checkpoint missing?"
 SCATTERED = 1000  # of at most IOV_MAX, which is 1024 nearly everywhere
 
 Numbers = tuple[int, ...]
@@ -58,7 +59,9 @@ def assembled(
         piece = take(math.prod(region.sizes) * size)
         filled = sum(fill(piece, region, box, block, sources, size) for box, block in blocks)
         if filled < len(piece):
-            raise CorruptFileError(f"{tensor.name}: some of its elements are not stored")
+            raise CorruptFileError(
+                f"{tensor.name}: some of its elements are not stored", HELP_MISSING
+            )
         yield piece
 
 
@@ -66,7 +69,9 @@ def located(tensor: TensorInfo, chunk: Chunk) -> TensorInfo:
     """A block with the place of its bytes."""
     block = locate(tensor, chunk)
     if block.storage is None or not isinstance(block.storage.data, FileRange):
-        raise CorruptFileError(f"{tensor.name}: its block at {chunk.offsets} is not stored")
+        raise CorruptFileError(
+            f"{tensor.name}: its block at {chunk.offsets} is not stored", HELP_MISSING
+        )
     if block.storage.byteorder != "little":
         raise CorruptFileError(f"{tensor.name}: its block at {chunk.offsets} is big-endian")
     return block
