@@ -90,6 +90,12 @@ REFUSED = {
     "underflow of a call": (b"R.", "not a well-formed pickle: stack underflow"),
     "no such memo": (b"h\x07.", "a memo entry that was never stored"),
     "unterminated": (b"](K\x01", ""),
+    "nested dicts": (b"}N" * 10**6 + b"N" + b"s" * 10**6 + b".", "hardly a tensor among them"),
+    "lists": (b"](" + b"]" * 10**6 + b"e.", "hardly a tensor among them"),
+    "states": (
+        b"cpkg\nThing\nq\0](" + b"h\0)\x81}b" * 10**6 + b"e.",
+        "hardly a tensor among them",
+    ),
     "open marks": (b"(" * 60_000 + b".", "its object is nested too deeply"),
     "long name": (b"c" + b"a" * 600 + b"\nb\n.", "a name to import of hundreds of characters"),
     "colliding keys": (

@@ -250,7 +250,11 @@ def key(kind: int, body: bytes) -> bytes:
         (key(ARRAY, struct.pack("<IQ", U8, 2**62)), CorruptFileError, "header should reach to"),
         (key(ARRAY, struct.pack("<IQ", STRING, 2**62)), UnsafeFileError, "too many strings"),
         (key(ARRAY, struct.pack("<IQ", ARRAY, 2**62)), UnsafeFileError, "too many strings"),
-        (key(ARRAY, struct.pack("<IQ", ARRAY, 1) * 9), CorruptFileError, "unknown type 9"),
+        (
+            key(ARRAY, struct.pack("<IQ", ARRAY, 1) * 9),
+            UnsafeFileError,
+            "arrays nested more than 4 deep",
+        ),
         (
             HEAD + struct.pack("<QQ", 0, 2) + (W.text("k") + b"\0\0\0\0\1") * 2,
             CorruptFileError,

@@ -8,7 +8,7 @@ from modtool.errors import CorruptFileError, UnsafeFileError
 from modtool.formats.torchscript_code import ScriptClass, ScriptCode
 from modtool.pickles.modules import Found, ModuleParts, ModuleWalk, described
 from modtool.pickles.plain import attributes_of
-from modtool.pickles.symbols import Call
+from modtool.pickles.symbols import Call, PersistentId
 from modtool.pickles.torch_objects import Tensors
 from modtool.records import ModuleNode, TensorInfo
 
@@ -163,4 +163,5 @@ def constants_of(root: object, tensors: Tensors) -> Iterator[TensorInfo]:
     if not isinstance(root, tuple | list):
         raise CorruptFileError("its constants are no tuple")
     for index, value in enumerate(root):
-        yield from outside(f"CONSTANTS.c{index}", value, tensors)
+        if isinstance(value, Call | PersistentId):  # else no tensor
+            yield from outside(f"CONSTANTS.c{index}", value, tensors)

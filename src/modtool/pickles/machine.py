@@ -24,6 +24,10 @@ LONG_KEY = 256
 MAX_COLLIDING_KEYS = 4000
 FREE_BITS = 60
 FREE_BITS_ALONE = 64
+# A list, a dict, a call or a state takes a byte or two of the file, and a microsecond and a hundred
+# bytes of memory. A module has some twenty of them; a checkpoint of many modules has many tensors.
+FREE_OBJECTS = 500_000
+OBJECTS_OF_A_TENSOR = 60
 # An empty set takes 200 bytes of memory for its one byte in the file.
 MAX_SETS = 200_000
 MAX_GLOBAL = 500
@@ -69,6 +73,7 @@ class Machine:
     """The state of one reading: the stack, the stacks below each open mark, and the memo."""
 
     __slots__ = (
+        "built",
         "calls",
         "colliding_keys",
         "data",
@@ -117,12 +122,14 @@ class Machine:
         self.key_parts = 0
         self.colliding_keys = 0
         self.sets = 0
+        self.built = 0
         self.unusual: set[int] = set()
 
     def finish(self, end: int) -> Pickle:
         """What was read, once STOP is reached."""
         if self.metastack:
             raise CorruptFileError("it stops inside an open mark")
+        self.check_objects()
         highest = max(self.far, default=0)
         if highest > FREE_INDEX + end - self.start:
             raise UnsafeFileError(f"a memo index of {highest:,}, and fewer objects than that")
@@ -135,6 +142,12 @@ class Machine:
             end=end,
             unusual=frozenset(self.unusual),
         )
+
+    def check_objects(self) -> None:
+        """Refuse a pickle of objects without end, and hardly a tensor among them."""
+        made = self.built + len(self.calls)
+        if made > FREE_OBJECTS + OBJECTS_OF_A_TENSOR * len(self.persistent_ids):
+            raise UnsafeFileError(f"{made:,} objects, and hardly a tensor among them")
 
     # -- bytes ---------------------------------------------------------------------------------
 
@@ -302,6 +315,7 @@ class Machine:
 
     def build(self) -> None:
         """BUILD: give a call its state."""
+        self.built += 1
         state = self.stack.pop()
         target = self.stack[-1]
         if not isinstance(target, Call):

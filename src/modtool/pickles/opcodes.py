@@ -109,7 +109,12 @@ def constant(value: object) -> Callable[[Machine], None]:
 
 def fresh(kind: Callable[[], object]) -> Callable[[Machine], None]:
     """An opcode that pushes a new, empty container."""
-    return lambda machine: machine.push(kind())
+
+    def op_fresh(machine: Machine) -> None:
+        machine.built += 1
+        machine.stack.append(kind())
+
+    return op_fresh
 
 
 def op_tuple3(machine: Machine) -> None:
@@ -121,12 +126,14 @@ def op_tuple3(machine: Machine) -> None:
 
 def op_list(machine: Machine) -> None:
     items = machine.pop_mark()
+    machine.built += 1
     machine.push(items)
 
 
 def op_dict(machine: Machine) -> None:
     items = machine.pop_mark()
     made: dict[object, object] = {}
+    machine.built += 1
     machine.set_items(made, items)
     machine.push(made)
 

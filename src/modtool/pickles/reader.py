@@ -6,7 +6,8 @@ depth costs nothing, and time and memory are linear in the size of the pickle.
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 from mmap import mmap
 
 from modtool.errors import CorruptFileError, UnsafeFileError
@@ -16,6 +17,10 @@ from modtool.pickles.opcodes import OPCODES
 __all__ = ["Pickle", "read_pickle"]
 
 MAX_OPCODES = 100_000_000
+ROUND = 200_000
+# A tensor takes some thirty; ten million more will do for all values that lie beside them.
+FREE_OPCODES = 10_000_000
+OPCODES_OF_A_TENSOR = 300
 # Each level of a nested object has one mark open, and pickle writes a few thousand levels at most.
 MAX_MARKS = 50_000
 
@@ -86,6 +91,15 @@ def describe(machine: Machine, error: Exception) -> str:
     return f"not a well-formed pickle: {reasons.get(type(error), str(error)[:80])}"
 
 
+def rounds(machine: Machine) -> Iterator[range]:
+    """So many opcodes at a time, and a look at what they have made after each round."""
+    for number in range(1, MAX_OPCODES // ROUND + 1):
+        yield range(ROUND)
+        machine.check_objects()
+        if number * ROUND > FREE_OPCODES + OPCODES_OF_A_TENSOR * len(machine.persistent_ids):
+            raise UnsafeFileError(f"{number * ROUND:,} opcodes, and hardly a tensor among them")
+
+
 def run(machine: Machine) -> Pickle:
     """Step through the opcodes until STOP.
 
@@ -96,7 +110,7 @@ def run(machine: Machine) -> Pickle:
     memo, far = machine.memo, machine.far
     metastack, marks_flags = machine.metastack, machine.marks_flags
     memoizes = False
-    for _ in range(MAX_OPCODES):
+    for _ in chain.from_iterable(rounds(machine)):
         machine.position = position
         opcode = data[position]
         position += 1
