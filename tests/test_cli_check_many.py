@@ -77,7 +77,9 @@ def test_a_folder_with_nothing_in_it_is_an_error(modtool: Modtool) -> None:
     Path("runs").mkdir()
     ran = modtool("check", "runs")
     assert (ran.code, ran.out) == (2, "")
-    assert ran.err == "error: runs: no checkpoint in this folder or below it\n"
+    assert ran.err == (
+        "error: runs: no checkpoint in this folder or below it\n  name the file itself\n"
+    )
 
 
 def test_several_processes_find_what_one_finds(tmp_path: Path) -> None:

@@ -193,7 +193,7 @@ def test_a_file_that_ends_in_its_pickle_is_named_once(modtool: Modtool, tmp_path
     assert ran.code == 2
     assert ran.err == (
         "error: a.pth: truncated, and what it holds cannot be told: data.pkl: "
-        "its pickle ends too early (byte 136)\n"
+        "its pickle ends too early (byte 133)\n"
         "  download or save it again: what is left does not say which tensors it has\n"
     )
 

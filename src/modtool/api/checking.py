@@ -162,7 +162,9 @@ def targets_in(target: str) -> Iterator[str]:
 
     found = list(find_checkpoints(target))
     if not found:
-        raise TargetError(f"{target}: no checkpoint in this folder or below it")
+        raise TargetError(
+            f"{target}: no checkpoint in this folder or below it", "name the file itself"
+        )
     yield from found
 
 
