@@ -933,6 +933,13 @@ def test_a_configuration_of_transformers(modtool: Modtool, target: str) -> None:
     assert given(made) == {"input_ids": ([2, 5], "int64")}
 
 
+def test_a_configuration_tells_the_element_type(modtool: Modtool) -> None:
+    pytest.importorskip("transformers")
+    Path("config.json").write_text(json.dumps({**LLAMA, "dtype": "bfloat16"}))
+    made = document(modtool("trace", "config.json", *shapes("1,8"), "--json"))
+    assert made["outputs"][0]["dtype"] == "bfloat16"
+
+
 def test_a_package_with_relative_imports(modtool: Modtool) -> None:
     Path("pkg").mkdir()
     Path("pkg/__init__.py").touch()

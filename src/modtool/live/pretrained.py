@@ -107,5 +107,6 @@ def class_of(transformers: Any, keys: dict[str, Any], configuration: Any) -> Any
     for name in keys.get("architectures") or ():
         found = getattr(transformers, str(name), None)
         if isinstance(found, type) and issubclass(found, nn.Module):
-            return found
+            # As AutoModel does: it takes the element type from the configuration too.
+            return getattr(found, "_from_config", found)
     return transformers.AutoModel.from_config
