@@ -16,6 +16,7 @@ from modtool.pickles.places import Places, entries
 from modtool.pickles.plain import breadth, mapping_of
 from modtool.pickles.roles import (
     buffer_names,
+    is_extra_state,
     is_model_name,
     primary,
     role_of,
@@ -111,8 +112,9 @@ class Walk:
     def is_flat(self, mapping: Mapping[object, object]) -> bool:
         """True for tensors by name or by number, and nothing nested that holds any more."""
         facts = self.places.tensors.facts
-        others = [item for item in mapping.values() if facts(item) is None]
-        return len(others) < len(mapping) and not any(map(self.places.hold, others))
+        others = [pair for pair in mapping.items() if facts(pair[1]) is None]
+        nested = [item for key, item in others if not is_extra_state(key)]
+        return len(others) < len(mapping) and not any(map(self.places.hold, nested))
 
     # -- the parts of a training checkpoint ------------------------------------------------------
 

@@ -10,14 +10,24 @@ from modtool.pickles.plain import attributes_of, items_of, mapping_of
 from modtool.pickles.torch_objects import Tensors
 from modtool.records import Section
 
-__all__ = ["buffer_names", "is_model_name", "primary", "role_of", "role_without_tensors"]
+__all__ = [
+    "buffer_names",
+    "is_extra_state",
+    "is_model_name",
+    "primary",
+    "role_of",
+    "role_without_tensors",
+]
 
-# Buffers that torch.nn, torch.nn.utils and torch.ao register (torch 2.13), by their last names.
+# Buffers that torch.nn, torch.ao and swa_utils register (torch 2.13), by their last names.
 BUFFER_NAMES = frozenset(
     {
         "running_mean",
         "running_var",
         "num_batches_tracked",
+        "n_averaged",
+        "pos_weight",
+        "_random_samples",
         "weight_mask",
         "bias_mask",
         "weight_u",
@@ -28,7 +38,20 @@ BUFFER_NAMES = frozenset(
         "_extra_state",
     }
 )
-PARAMETRIZED_BUFFER = re.compile(r"(?:^|\.)parametrizations\.\w+\.\d+\._[uv]\Z")
+# Endings that parameters have, too: buffers where the same name with the other ending is there.
+# `weight_v` alone is a parameter of weight_norm. Source: torch.nn.utils, torch.ao.quantization.
+BESIDE = (
+    ("_mask", "_orig"),
+    ("_u", "_orig"),
+    ("_v", "_orig"),
+    ("weight_v", "weight_u"),
+    ("scale", "zero_point"),
+    ("zero_point", "scale"),
+    ("eps", "min_val"),
+    ("histogram", "min_val"),
+)
+ENDINGS = tuple(ending for ending, _ in BESIDE)
+PARAMETRIZED_BUFFER = re.compile(r"(?:^|\.)parametrizations\.\w+\.\d+\.(?:_u|_v|base)\Z")
 
 # Where the model lies, most telling first; compared with the last part of a section's name.
 MODEL_NAMES = (
@@ -59,18 +82,28 @@ def is_model_name(name: str) -> bool:
 
 
 def buffer_names(names: Collection[str]) -> frozenset[str]:
-    """Those of a state_dict's names that torch itself gives to buffers.
-
-    `weight_v` is a buffer beside `weight_u` (spectral_norm), a parameter else (weight_norm).
-    """
+    """Those of a state_dict's names that torch itself gives to buffers."""
     known = set(names)
-    return frozenset(
-        name
-        for name in names
-        if name.rpartition(".")[2] in BUFFER_NAMES
-        or (name.endswith("weight_v") and f"{name[:-1]}u" in known)
-        or PARAMETRIZED_BUFFER.search(name)
+    return frozenset(name for name in names if is_buffer_name(name, known))
+
+
+def is_buffer_name(name: str, known: Collection[str]) -> bool:
+    """True for a name that torch gives to a buffer, or for what lies inside an extra state."""
+    if name.rpartition(".")[2] in BUFFER_NAMES:
+        return True
+    if "parametrizations." in name and PARAMETRIZED_BUFFER.search(name):
+        return True
+    if "_extra_state." in name and "._extra_state." in f".{name}":
+        return True
+    return name.endswith(ENDINGS) and any(
+        name.endswith(ending) and name.removesuffix(ending) + beside in known
+        for ending, beside in BESIDE
     )
+
+
+def is_extra_state(key: object) -> bool:
+    """True for the key of what `get_extra_state()` returned, which may be anything."""
+    return isinstance(key, str) and key.rpartition(".")[2] == "_extra_state"
 
 
 def role_of(name: str, value: object, tensors: Tensors) -> str:
@@ -120,7 +153,7 @@ def is_flat(mapping: Mapping[object, object], tensors: Tensors) -> bool:
     """True when there are tensors by name and nothing else, but for what `state_dict()` adds."""
     return all(
         isinstance(key, str)
-        and (item is None or key.endswith("_extra_state") or tensors.facts(item) is not None)
+        and (item is None or is_extra_state(key) or tensors.facts(item) is not None)
         for key, item in mapping.items()
     )
 
