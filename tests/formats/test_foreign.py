@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -67,6 +68,12 @@ CASES: Mapping[str, tuple[bytes, str, str]] = {
     "core ml": (CORE_ML, "a Core ML model", "coremltools"),
     "saved model": (SAVED_MODEL, "a TensorFlow SavedModel", "TensorFlow"),
     "frozen graph": (FROZEN_GRAPH, "a frozen TensorFlow graph", "TensorFlow"),
+    "flatbuffer of torch": (
+        b"<\0\0\0PTMF" + bytes(8),
+        "a TorchScript model for mobile",
+        "jit_module",
+    ),
+    "executorch": (b"\x38\0\0\0ET12" + bytes(8), "an ExecuTorch program (.pte)", "exported from"),
     "tflite": (b"\x1c\x00\x00\x00TFL3" + bytes(20), "a TensorFlow Lite model", "TensorFlow"),
     "checkpoint": (b'model_checkpoint_path: "model"\n', "the list of a TensorFlow", "TensorFlow"),
     "joblib": (JOBLIB, "a joblib file", "joblib.load"),
@@ -107,6 +114,17 @@ def test_every_kind_of_file(tmp_path: Path, case: str) -> None:
     assert "\n" not in caught.value.message + caught.value.hint
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_flatbuffer_that_torch_wrote(tmp_path: Path) -> None:
+    """Its first byte is 60, that of `<`: it is no HTML."""
+    path = tmp_path / "x.ptl"
+    torch_jit: Any = torch.jit
+    script = torch_jit.script(torch.nn.Sequential(torch.nn.Linear(2, 1)))
+    torch_jit.save_jit_module_to_flatbuffer(script, str(path))
+    with pytest.raises(UnknownFormatError, match="TorchScript model for mobile"):
+        open_checkpoint(str(path))
+
+
 def test_a_tar_archive() -> None:
     assert what_it_is(tar(), 10_240) == (
         "a tar archive",
@@ -128,6 +146,12 @@ def test_a_tar_archive() -> None:
         (["xl/workbook.xml"], "an Excel workbook (.xlsx)", "name the checkpoint"),
         (["p/__init__.py", "p-1.dist-info/WHEEL"], "a Python wheel", "unzip it"),
         (["m/saved_model.pb"], "a TensorFlow SavedModel, zipped", "TensorFlow"),
+        (
+            ["x/archive_format", "x/data/sample_inputs/model.pt"],
+            "a program of torch.export",
+            "load(",
+        ),
+        (["serialized_exported_program.json", "version"], "a program of torch.export", "load("),
         (["a/model.safetensors"], "a zip archive that holds a/model.safetensors", "unzip it"),
         (["notes.txt"], "a zip archive, but not one that torch.save wrote", "look for the"),
     ],

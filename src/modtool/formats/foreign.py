@@ -1,11 +1,13 @@
 """Files and folders that are no checkpoints, named for what they are, with the step to take.
 
 Sources: the signatures in each format's own specification; protobuf field numbers from
-`onnx.proto`, `saved_model.proto`, `graph.proto` and `Model.proto` (Core ML).
+`onnx.proto`, `saved_model.proto`, `graph.proto` and `Model.proto` (Core ML); the members of `.pt2`
+from torch 2.13, `torch/export/pt2_archive/constants.py`, and `torch.export.load` for older ones.
 """
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
 
 __all__ = ["what_archive_it_is", "what_folder_it_is", "what_it_is"]
 
@@ -16,6 +18,10 @@ FLAX = "load it with transformers, from_flax=True, and save it as safetensors"
 PICKLE = "load it with pickle.load where you trust it, and save its tensors with torch.save"
 JOBLIB = "load it with joblib.load where you trust it, and save its arrays with numpy.savez"
 SCIKIT = "it holds no torch tensors; joblib.load or pickle.load read it where you trust it"
+EXPORTED = (
+    "take its weights, where you trust it: torch.save(torch.export.load(FILE).state_dict, OUT)"
+)
+FLATBUFFER = "load it where you trust it: torch.jit.jit_module_from_flatbuffer(FILE).save(OUT)"
 
 What = tuple[str, str]
 """What it is, and what to do about it."""
@@ -44,6 +50,14 @@ BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
     (b"\x7fELF", "a program or library (ELF)", "name the checkpoint itself"),
     (b"ZF", "a joblib file", JOBLIB),
 )
+# File identifiers of FlatBuffers, which stand after the offset of the root -> what.
+FLATBUFFERS: Mapping[bytes, What] = MappingProxyType(
+    {
+        b"PTMF": ("a TorchScript model for mobile, written as a FlatBuffer", FLATBUFFER),
+        b"ET12": ("an ExecuTorch program (.pte)", "name the checkpoint that it was exported from"),
+        b"TFL3": ("a TensorFlow Lite model", TENSORFLOW),
+    }
+)
 HTML = re.compile(rb"\s*<(?:!doctype html|html|head|body)", re.IGNORECASE)
 # Protocols 0 and 1 declare nothing: a container that is memoised, or a name and its newlines.
 OLD_PICKLE = re.compile(rb"\([dl]p\d+\n|[}\]]q\x00|\(i[\w.]+\n|c[\w.]+\n[\w.]+\n")
@@ -70,6 +84,11 @@ def what_it_is(head: bytes, size: int) -> What:
 
 
 # -- guesses, each from the first bytes ----------------------------------------------------------
+
+
+def flatbuffer(head: bytes) -> What | None:
+    """A FlatBuffer that says whose it is. Its first byte, an offset, may be that of a text."""
+    return FLATBUFFERS.get(head[4:8])
 
 
 def zeros(head: bytes) -> What | None:
@@ -114,8 +133,6 @@ def tar(head: bytes) -> What | None:
 
 def protobuf(head: bytes) -> What | None:
     """ONNX, Core ML or TensorFlow: their first fields are a version, or a node of a graph."""
-    if head[4:8] == b"TFL3":
-        return "a TensorFlow Lite model", TENSORFLOW
     if head[:1] == b"\x08" and b"\x01" <= head[1:2] <= b"\x7f":
         return versioned(head)
     if head[:1] == b"\x0a" and re.match(rb"\x0a[\s\S]{1,3}\x0a[\s\S][\w/]+\x12[\s\S][A-Z]", head):
@@ -162,7 +179,7 @@ def text(head: bytes) -> What | None:
     return "a text file, not a checkpoint", "a model definition is a file that ends in .py"
 
 
-GUESSES = (zeros, page, pickled, compressed, tar, protobuf, messagepack, text)
+GUESSES = (flatbuffer, zeros, page, pickled, compressed, tar, protobuf, messagepack, text)
 
 
 def is_text(head: bytes) -> bool:
@@ -180,6 +197,8 @@ WEIGHTS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".gguf", ".distcp", "
 
 # A member that tells -> what. `*` at the beginning stands for anything before.
 MEMBERS: tuple[tuple[str, str, str], ...] = (
+    ("*/archive_format", "a program of torch.export (.pt2)", EXPORTED),
+    ("serialized_exported_program.json", "a program of torch.export (.pt2)", EXPORTED),
     ("MAR-INF/MANIFEST.json", "a TorchServe archive (.mar)", "unzip it: the weights lie inside"),
     ("model.weights.h5", "a Keras model (.keras)", KERAS),
     ("META-INF/MANIFEST.MF", "a Java archive (.jar)", "name the checkpoint itself"),
