@@ -1,10 +1,10 @@
 """Which storages a torch file gets, and where in them its tensors lie."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from modtool.plan import Plan, PlannedTensor, view_of
-from modtool.plan.views import has_data
+from modtool.plan.views import has_data, math_bits
 from modtool.records import DTYPES, Storage, TensorInfo, contiguous_stride
 from modtool.write.payload import Payload, cut, payload_of, swap_size, whole_storage
 
@@ -88,11 +88,14 @@ def stride_of(tensor: TensorInfo) -> tuple[int, ...]:
 
 
 def is_cast_as_one(group: list[PlannedTensor]) -> bool:
-    """True when all tensors of a storage go from one type to one other, and none is filled."""
+    """True when all tensors of a storage go from one type to one other, and none is filled.
+
+    A view whose elements are the stored ones negated is not what a cast of the storage would give.
+    """
     casts = {(tensor.source.dtype, tensor.dtype) for tensor in group}
     return (
         len(casts) == 1
-        and all(tensor.fill is None for tensor in group)
+        and not any(tensor.fill or math_bits(tensor.source) for tensor in group)
         and group[0].is_computed
         and not is_oversized(group)
     )
@@ -148,13 +151,18 @@ def record_of(storage: Storage, span: tuple[int, int], tensor: PlannedTensor) ->
     return Record(payload, tensor.location)
 
 
-def spans_of(tensors: Iterable[TensorInfo]) -> list[tuple[int, int]]:
-    """The bytes of a storage that its tensors reach over, those that touch taken together."""
+def spans_of(tensors: Sequence[TensorInfo]) -> list[tuple[int, int]]:
+    """The bytes of a storage that its tensors reach over, those that touch taken together.
+
+    Each begins where an element of any of the tensors can: places in it are counted in elements.
+    """
+    widest = max((DTYPES[tensor.dtype].bits // 8 for tensor in tensors), default=1)
+    reached = [(start - start % widest, end) for start, end in map(extent, tensors) if start < end]
     merged: list[tuple[int, int]] = []
-    for start, end in sorted(map(extent, tensors)):
+    for start, end in sorted(reached):
         if merged and start <= merged[-1][1]:
             merged[-1] = merged[-1][0], max(end, merged[-1][1])
-        elif start < end:
+        else:
             merged.append((start, end))
     return merged
 

@@ -1,0 +1,58 @@
+"""Views that share a storage in unusual ways, written and read again by torch."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+
+from modtool.formats import open_checkpoint
+from modtool.live.compute import compute
+from modtool.plan import Form, cast, plan_conversion, shrink
+from modtool.write import write
+
+Saved = Mapping[str, torch.Tensor]
+
+
+def written(saved: Saved, folder: Path, to: Form, *edits: object) -> Path:
+    """A file of some tensors in another form."""
+    torch.save(saved, folder / "source.pth")
+    plan = plan_conversion(open_checkpoint(str(folder / "source.pth")), to=to)
+    for edit in edits:
+        plan = edit(plan)  # type: ignore[operator]
+    path = folder / "output.pth"
+    write(plan, str(path), verified=True, compute=compute)
+    return path
+
+
+def test_views_of_several_widths_are_cut_down_where_each_can_begin(tmp_path: Path) -> None:
+    base = torch.arange(64, dtype=torch.uint8)
+    saved = {
+        "bytes": base[1:9],
+        "words": base[4:12].view(torch.uint32),
+        "apart": base[41:43],
+        "halves": base[42:46].view(torch.uint16),
+    }
+    found = torch.load(written(saved, tmp_path, "state_dict", shrink), weights_only=True)
+    assert {name: tensor.tolist() for name, tensor in found.items()} == {
+        "bytes": [1, 2, 3, 4, 5, 6, 7, 8],
+        "words": [0x07060504, 0x0B0A0908],
+        "apart": [41, 42],
+        "halves": [0x2B2A, 0x2D2C],
+    }
+    sizes = {name: tensor.untyped_storage().nbytes() for name, tensor in found.items()}
+    assert sizes == {"bytes": 12, "words": 12, "apart": 6, "halves": 6}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_a_negated_view_beside_a_plain_one_is_cast_to_its_own_values(
+    tmp_path: Path, dtype: str
+) -> None:
+    parts = torch.complex(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]))
+    saved = {"negated": parts.conj().imag, "real": parts.real}
+    assert saved["negated"].is_neg()
+    path = written(saved, tmp_path, "state_dict", lambda plan: cast(plan, dtype))
+    found = torch.load(path, weights_only=True)
+    assert found["negated"].tolist() == [-3.0, -4.0]
+    assert found["real"].tolist() == [1.0, 2.0]
+    assert found["negated"].dtype == found["real"].dtype == getattr(torch, dtype)
