@@ -4,9 +4,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from modtool.errors import UsageError
+from modtool.pickles.flags import parameter_flag
 from modtool.pickles.machine import Pickle
 from modtool.pickles.plain import mapping_of
 from modtool.pickles.symbols import ABSENT, Call, Global
+from modtool.plan.bare_tensors import bare, is_from_state_dict
 from modtool.plan.distributed import distributed
 from modtool.plan.norms import BN_EVAL_METADATA, recorded_bn_eval
 from modtool.plan.plain_tree import plain_tree
@@ -53,19 +55,22 @@ def plan_conversion(checkpoint: Checkpoint, *, to: Form, section: str | None = N
         raise UsageError(
             f"{checkpoint.target} holds no tensor", "there is nothing to change or convert"
         )
-    if to != "safetensors" and section is None and checkpoint.kind == "checkpoint":
-        if to == "checkpoint":
-            return with_recorded_flags(plan_checkpoint(checkpoint, None))
-        if to == "dcp":
-            return with_recorded_flags(distributed(plan_checkpoint(checkpoint, None)))
+    return with_recorded_flags(bare(planned_form(checkpoint, to, section)))
+
+
+def planned_form(checkpoint: Checkpoint, to: Form, section: str | None) -> Plan:
+    """The tensors and values of a form, and what it leaves out."""
+    whole = section is None and checkpoint.kind == "checkpoint"
+    if whole and to in ("checkpoint", "dcp"):
+        plan = plan_checkpoint(checkpoint, None)
+        return distributed(plan) if to == "dcp" else plan
     chosen = model_section(checkpoint, section)
     if to == "safetensors":
-        return with_recorded_flags(plan_safetensors(checkpoint, chosen))
-    if to == "state_dict":
-        return with_recorded_flags(plan_state_dict(checkpoint, chosen))
-    if to == "dcp":
-        return with_recorded_flags(distributed(plan_state_dict(checkpoint, chosen)))
-    return with_recorded_flags(plan_checkpoint(checkpoint, chosen))
+        return plan_safetensors(checkpoint, chosen)
+    if to == "checkpoint":
+        return plan_checkpoint(checkpoint, chosen)
+    plan = plan_state_dict(checkpoint, chosen)
+    return distributed(plan) if to == "dcp" else plan
 
 
 def plan_rewrite(checkpoint: Checkpoint) -> Plan:
@@ -102,13 +107,18 @@ def with_recorded_flags(plan: Plan) -> Plan:
     """Take along which parameters are frozen, where the source records that any are."""
     plan = replace(plan, bn_eval=recorded_bn_eval(plan.source) or None)
     flags = flags_of(plan)
-    frozen = [name for name, flag in flags.items() if not flag]
+    frozen = {name for name, flag in flags.items() if not flag}
+    if frozen and plan.form not in ("state_dict", "dcp"):
+        return replace(plan, requires_grad=flags)
+    if plan.form == "state_dict" and is_from_state_dict(plan.source):
+        frozen -= {
+            each.name for each in plan.tensors if parameter_flag(each.source.origin) is False
+        }
     if not frozen:
         return plan
-    if plan.form in ("state_dict", "dcp"):
-        why = f"a {plan.form} has no place for what is frozen ({len(frozen):,} parameters)"
-        return replace(plan, dropped=(*plan.dropped, Dropped(FLAGS_KEY, why)))
-    return replace(plan, requires_grad=flags)
+    some = f"{len(frozen):,} parameter{'s' if len(frozen) > 1 else ''}"
+    why = f"a {plan.form} has no place for what is frozen ({some})"
+    return replace(plan, dropped=(*plan.dropped, Dropped(FLAGS_KEY, why)))
 
 
 def flags_of(plan: Plan) -> dict[str, bool]:

@@ -1,20 +1,9 @@
 """When two tensors are the same elements."""
 
-from collections.abc import Mapping
-
-from modtool.pickles.symbols import Call
+from modtool.pickles.tensor_calls import math_bits_of
 from modtool.records import TensorInfo, contiguous_stride
 
 __all__ = ["has_data", "math_bits", "view_of"]
-
-WRAPPERS = frozenset(
-    {"torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"}
-)
-# The argument that holds them, of those with an argument for them (torch 2.13, `_utils.py`).
-METADATA: Mapping[str, int] = {
-    "torch._utils._rebuild_tensor_v2": 6,
-    "torch._utils._rebuild_tensor_v3": 7,
-}
 
 
 def view_of(tensor: TensorInfo) -> object:
@@ -28,14 +17,7 @@ def view_of(tensor: TensorInfo) -> object:
 
 def math_bits(tensor: TensorInfo) -> dict[object, object]:
     """`{"conj": True}` or `{"neg": True}` where torch saved a view that is yet to be computed."""
-    call: object = tensor.origin
-    while isinstance(call, Call) and call.callee in WRAPPERS and call.arguments:
-        call = call.arguments[0]
-    index = METADATA.get(call.callee) if isinstance(call, Call) else None
-    if index is None or not isinstance(call, Call) or len(call.arguments) <= index:
-        return {}
-    found = call.arguments[index]
-    return found if isinstance(found, dict) else {}
+    return math_bits_of(tensor.origin)
 
 
 def has_data(tensor: TensorInfo) -> bool:

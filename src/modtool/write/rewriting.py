@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 
 from modtool.errors import UsageError
+from modtool.pickles.flags import has_flag, parameter_flag, with_flag
 from modtool.pickles.symbols import Call
 from modtool.plan import BN_EVAL_KEY, FLAGS_KEY, Plan, PlannedTensor, bn_eval_of
 from modtool.plan.tree import DROPPED, entries, put, with_entries, without
-from modtool.write.flags import has_flag, parameter_flag, with_flag
 from modtool.write.storages import Placement, key_of
 from modtool.write.torch_symbols import name, rebuilt
 

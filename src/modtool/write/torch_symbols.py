@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 
 from modtool.errors import OutputError
+from modtool.pickles.flags import parameter_flag, saved_flag
 from modtool.pickles.symbols import Call, Global, PersistentId
 from modtool.plan import Plan, PlannedTensor
+from modtool.plan.bare_tensors import is_from_state_dict
 from modtool.plan.views import math_bits
 from modtool.records import DTYPES
-from modtool.write.flags import parameter_flag, saved_flag
 from modtool.write.storages import Placement, Record
 
 __all__ = ["StorageOf", "name", "rebuilt", "tensor_symbol"]
@@ -44,7 +45,7 @@ def tensor_symbol(tensor: PlannedTensor, place: Placement | None, plan: Plan) ->
         if origin is None:
             raise OutputError(f"{tensor.name}: its source holds no data for it")
         return origin
-    from_file = plan.source.kind != "full_model" and plan.source.root is not None
+    from_file = is_from_state_dict(plan.source)
     flag = parameter_flag(origin) if from_file else None
     if flag is not None and plan.requires_grad is not None and tensor.section in plan.models:
         flag = plan.requires_grad.get(tensor.name, flag)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from modtool.pickles.symbols import Call
+from modtool.pickles.tensor_calls import inner_call
 
 __all__ = ["has_flag", "parameter_flag", "saved_flag", "with_flag"]
 
@@ -27,16 +28,6 @@ PLAIN: Mapping[str, int] = MappingProxyType(
     }
 )
 RECORDING = MappingProxyType({**PARAMETERS, **PLAIN})
-# What these call has its own arguments in a tuple, the third of theirs.
-TYPED = frozenset({"torch._tensor._rebuild_from_type", "torch._tensor._rebuild_from_type_v2"})
-
-
-def inner_call(origin: Call) -> Call | None:
-    """The call that a tensor of a type of its own is made by."""
-    match origin.arguments:
-        case (function, _, tuple(arguments), *_) if origin.callee in TYPED:
-            return Call(function, arguments)
-    return None
 
 
 def parameter_flag(origin: object) -> bool | None:
