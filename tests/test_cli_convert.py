@@ -451,14 +451,25 @@ def test_a_set_is_not_converted_in_part(modtool: Modtool) -> None:
     assert ran.err.count("\n") == 2
 
 
-def test_a_set_onto_its_own_source(modtool: Modtool) -> None:
+@pytest.mark.parametrize("size", ["12KB", "30KB", "1GB"])
+def test_a_set_onto_its_own_source(modtool: Modtool, size: str) -> None:
     torch.save(large(), "in.pth")
     modtool("convert", "in.pth", "--max-shard-size", "12KB", "-o", "set/")
     before = {name: Path(f"set/{name}").read_bytes() for name in os.listdir("set")}
-    ran = modtool("convert", "set", "--max-shard-size", "12KB", "-o", "set/", "--force")
+    ran = modtool("convert", "set", "--max-shard-size", size, "-o", "set/", "--force")
     assert ran.code == 2
     assert "is a part of the source itself\n  write to another folder\n" in ran.err
     assert {name: Path(f"set/{name}").read_bytes() for name in os.listdir("set")} == before
+
+
+def test_a_file_takes_the_place_of_an_older_set(modtool: Modtool) -> None:
+    torch.save(large(), "in.pth")
+    modtool("convert", "in.pth", "--max-shard-size", "12KB", "-o", "set/")
+    Path("set/config.json").write_text("{}")
+    refused = modtool("convert", "in.pth", "-o", "set/")
+    assert refused.err.startswith("error: set/model.safetensors.index.json exists already\n")
+    assert modtool("convert", "in.pth", "-o", "set/", "--force").code == 0
+    assert sorted(os.listdir("set")) == ["config.json", "model.safetensors"]
 
 
 # -- safety --------------------------------------------------------------------------------------

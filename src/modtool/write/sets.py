@@ -76,6 +76,11 @@ class Names:
         """Every name, the index last."""
         return (*self.files, self.index) if self.index else self.files
 
+    @property
+    def other_index(self) -> str:
+        """Its index, or the one that another set of the same name has beside a single file."""
+        return self.index or f"{self.files[0]}.index.json"
+
 
 def names_of(base: str, count: int) -> Names:
     """The names of a set, as transformers gives them.
@@ -198,12 +203,12 @@ def refuse_overwriting(shards: Sequence[Plan], names: Names, *, force: bool) -> 
 
 
 def taken_by(names: Names) -> list[str]:
-    """Those of a set's names that exist, and a single file that readers would take for it."""
-    single = names.index.removesuffix(".index.json")
+    """What exists and would be replaced or removed: files of these names, and an older set."""
+    single = names.other_index.removesuffix(".index.json")
     return [
         name
-        for name in (*names.all, single)
-        if name and os.path.exists(os.path.join(names.folder, name))
+        for name in (*names.all, single, names.other_index, *older_files(names))
+        if os.path.exists(os.path.join(names.folder, name))
     ]
 
 
@@ -299,8 +304,8 @@ def publish_set(folder: str, names: Names, *, force: bool, sync: Sync = "now") -
             sync_folder(os.path.dirname(names.folder))
         return
     old = older_files(names) if force else []
-    if force and names.index:
-        remove(names, names.index)  # from here on there is no set, until the new one is whole
+    if force:
+        remove(names, names.other_index)  # from here on there is no set, until the new one is whole
     done: list[str] = []
     try:
         for name in names.all:
@@ -311,8 +316,8 @@ def publish_set(folder: str, names: Names, *, force: bool, sync: Sync = "now") -
             for name in done:
                 remove(names, name)
         raise
-    if force and names.index:
-        for name in {*old, names.index.removesuffix(".index.json")} - set(names.all):
+    if force:
+        for name in {*old, names.other_index.removesuffix(".index.json")} - set(names.all):
             remove(names, name)
     if sync == "now":
         sync_folder(names.folder)
@@ -341,9 +346,9 @@ def older_files(names: Names) -> list[str]:
 
 def files_of_index(names: Names) -> list[str]:
     """The files of an older set of the same name, which its index names."""
-    stem, suffix = os.path.splitext(names.index.removesuffix(".index.json"))
+    stem, suffix = os.path.splitext(names.other_index.removesuffix(".index.json"))
     try:
-        with open(os.path.join(names.folder, names.index), encoding="utf-8") as file:
+        with open(os.path.join(names.folder, names.other_index), encoding="utf-8") as file:
             found = set(json.load(file)["weight_map"].values())
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return []
