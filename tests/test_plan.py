@@ -296,3 +296,11 @@ def test_put_and_without() -> None:
     assert without(tree, "a") == {"x": 1}
     assert without(tree, "nowhere") is tree
     assert tree == {"a": {"b.c": 1, "d": [1, {"e": 2}]}, "x": 1}
+
+
+def test_clones_count_each() -> None:
+    shared = replace(STATE, tensors=(tensor("a", "0"), tensor("b", "0")))
+    plan = plan_conversion(shared, to="safetensors")
+    assert plan.nbytes == 16
+    assert tied(plan, "clone").nbytes == 32
+    assert plan_conversion(shared, to="dcp").nbytes == 32

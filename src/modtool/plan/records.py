@@ -144,6 +144,8 @@ class Plan:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that all its tensors take, each view once."""
+        """Bytes that all its tensors take; what goes on sharing its elements counts once."""
+        if self.tied == "clone" or self.form == "dcp":
+            return sum(tensor.nbytes for tensor in self.tensors)
         views = {(view_of(tensor.source), tensor.dtype): tensor.nbytes for tensor in self.tensors}
         return sum(views.values())
