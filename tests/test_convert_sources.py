@@ -251,3 +251,15 @@ def test_to_every_form(modtool: Modtool, name: str) -> None:
         assert modtool("convert", folder, "-o", f"back{number}.pth", "--verify").code == 0
         same(torch.load(f"back{number}.pth", weights_only=True), expected)
     assert not [file for file in os.listdir() if file.startswith(".modtool")]
+
+
+def test_text_in_the_metadata_of_safetensors_is_kept_or_named(modtool: Modtool) -> None:
+    text = {"format": "pt", "author": "me"}
+    safetensors.torch.save_file({"w": torch.ones(1)}, "in.safetensors", metadata=text)
+    ran = modtool("convert", "in.safetensors", "--to", "checkpoint", "-o", "ckpt.pth", "--json")
+    assert json.loads(ran.out)["dropped"] == []
+    assert torch.load("ckpt.pth", weights_only=True)["metadata"] == {"author": "me"}
+    ran = modtool("convert", "in.safetensors", "-o", "out.pth")
+    said = "left out metadata.author: text beside the tensors, which --to checkpoint or"
+    assert ran.out.startswith(said)
+    assert list(torch.load("out.pth", weights_only=True)) == ["w"]

@@ -27,7 +27,7 @@ def is_from_state_dict(source: Checkpoint) -> bool:
 
 def bare(plan: Plan) -> Plan:
     """The plan, with a word on the classes and attributes of its tensors that it does not take."""
-    if not is_from_state_dict(plan.source):
+    if plan.source.kind == "full_model":
         return plan
     sources = [tensor.source for tensor in plan.tensors if has_data(tensor.source)]
     dropped = [

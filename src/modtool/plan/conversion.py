@@ -33,6 +33,8 @@ FLAGS_KEY = "requires_grad"
 FLAGS_METADATA = "modtool.requires_grad"
 NO_DATA = frozenset({"strided", "meta", "uninitialized"})
 SAID_ANEW = frozenset({FLAGS_METADATA, BN_EVAL_METADATA, "total_size", "total_parameters"})
+TEXT_KEY = "metadata"
+TEXT = "text beside the tensors, which --to checkpoint or safetensors keeps"
 NOT_PERSISTENT = "a non-persistent buffer, which state_dict() leaves out"
 MODULES_STAY = (
     "classes, settings, plain attributes and what get_extra_state() may add, "
@@ -212,7 +214,8 @@ def why_not(part: Section, checkpoint: Checkpoint, section: str | None) -> str:
 
 def plan_state_dict(checkpoint: Checkpoint, section: str | None) -> Plan:
     """Names to tensors, and what else lies flat beside them in a state_dict."""
-    tree, dropped = None, tuple(left_out(checkpoint, section))
+    texts = [Dropped(f"{TEXT_KEY}.{key}", TEXT) for key in text_of(checkpoint)]
+    tree, dropped = None, (*left_out(checkpoint, section), *texts)
     tensors = chosen_tensors(checkpoint, section)
     arrays: tuple[TensorInfo, ...] = ()
     notes: tuple[Note, ...] = ()
@@ -290,12 +293,14 @@ def plan_checkpoint(checkpoint: Checkpoint, section: str | None) -> Plan:
 def as_checkpoint(plan: Plan) -> Plan:
     """The plan of a training checkpoint around the model of a state_dict's plan."""
     tensors = tuple(replace(tensor, section=MODEL_KEY) for tensor in plan.tensors)
+    text = text_of(plan.source)
     return replace(
         plan,
         form="checkpoint",
         tensors=tensors,
-        tree={MODEL_KEY: plan.tree},
+        tree={MODEL_KEY: plan.tree, **({TEXT_KEY: text} if text else {})},
         models=(MODEL_KEY,),
+        dropped=tuple(item for item in plan.dropped if item.why != TEXT),
     )
 
 
@@ -328,3 +333,10 @@ def own_metadata(checkpoint: Checkpoint) -> dict[str, str]:
         for key, text in checkpoint.metadata.items()
         if key not in SAID_ANEW and not (key in names and text in names)
     }
+
+
+def text_of(checkpoint: Checkpoint) -> dict[str, str]:
+    """What users wrote into the metadata of safetensors, whose `format` is no user's."""
+    if not checkpoint.format.startswith("safetensors"):
+        return {}
+    return {key: text for key, text in own_metadata(checkpoint).items() if key != "format"}
