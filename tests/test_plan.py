@@ -24,6 +24,7 @@ from modtool.plan import (
     reinit,
     set_value,
     stored_once,
+    strip_prefix,
     tied,
     unfreeze,
 )
@@ -304,3 +305,33 @@ def test_clones_count_each() -> None:
     assert plan.nbytes == 16
     assert tied(plan, "clone").nbytes == 32
     assert plan_conversion(shared, to="dcp").nbytes == 32
+
+
+@pytest.mark.parametrize(
+    ("names", "prefixes", "expected"),
+    [
+        (["_orig_mod.module.w"], ["module.", "_orig_mod."], ["w"]),
+        (["_orig_mod.module.w"], ["module.", "auto"], ["w"]),
+        (["model.module.w", "model.v"], ["auto", "module"], ["w", "v"]),
+        (["layers.0.w", "head.layers.w"], ["layers."], ["0.w", "head.layers.w"]),
+    ],
+)
+def test_prefixes_are_taken_off(names: list[str], prefixes: list[str], expected: list[str]) -> None:
+    tensors = tuple(tensor(name, str(index)) for index, name in enumerate(names))
+    plan = plan_conversion(replace(STATE, tensors=tensors), to="safetensors")
+    assert [each.name for each in strip_prefix(plan, prefixes).tensors] == expected
+
+
+@pytest.mark.parametrize("prefixes", [["layers."], ["model.", "layers.1."], ["auto", "layers.1"]])
+def test_a_prefix_in_the_middle_is_none(prefixes: list[str]) -> None:
+    names = ["model.layers.0.w", "model.head.layers.1.w"]
+    tensors = tuple(tensor(name, name) for name in names)
+    plan = plan_conversion(replace(STATE, tensors=tensors), to="safetensors")
+    with pytest.raises(UsageError, match=r"^no name begins with 'layers\."):
+        strip_prefix(plan, prefixes)
+
+
+def test_two_tensors_of_one_name() -> None:
+    twice = replace(STATE, tensors=(tensor("0", "0"), tensor("0", "1")))
+    with pytest.raises(UsageError, match=r"^0: two tensors have this name"):
+        check(plan_conversion(twice, to="safetensors"))

@@ -4,6 +4,7 @@ import math
 
 from modtool.errors import CorruptFileError, UsageError
 from modtool.plan.records import Plan, PlannedTensor
+from modtool.plan.tree import place_of
 from modtool.plan.views import has_data
 from modtool.records import DTYPES
 
@@ -22,9 +23,13 @@ def check(plan: Plan) -> None:
     for tensor in plan.tensors:
         check_kind(plan, tensor)
         check_blocks(tensor)
+        if (tensor.section, tensor.name) in names:
+            raise UsageError(
+                f"{place_of(tensor.section, tensor.name)}: two tensors have this name, such as of "
+                "the keys 0 and '0'",
+                "give one of them another key before you save them; convert cannot tell them apart",
+            )
         names.add((tensor.section, tensor.name))
-    if len(names) < len(plan.tensors):
-        raise UsageError("two tensors of the output have one name")
 
 
 def check_program(plan: Plan) -> None:

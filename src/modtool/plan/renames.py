@@ -1,6 +1,6 @@
 """Edits of names: prefixes taken off or put on, names changed. All of the model's part."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from modtool.errors import UsageError
@@ -29,19 +29,27 @@ def strip_prefix(plan: Plan, prefixes: Sequence[str]) -> Plan:
         UsageError: No name begins with one of them, or two names become one.
     """
     names = [tensor.name for tensor in plan.model_tensors]
-    known = [prefix for prefix in prefixes if prefix != AUTO]
-    whole = [completed(prefix, names) for prefix in known]
-    for prefix, text in zip(whole, known, strict=True):
-        if not any(prefix in name for name in names):
-            raise UsageError(f"no name begins with {text!r}", hint_for(text, names, None))
-    if AUTO not in prefixes:
-        return renamed(plan, lambda name: stripped(name, whole))
-    plain = [unwrapped(name) for name in names]
-    whole += shared_prefixes(plain)
+    auto = AUTO in prefixes
+    plain = [unwrapped(name) for name in names] if auto else names
+    known = {completed(prefix, plain): prefix for prefix in prefixes if prefix != AUTO}
+    whole = [*known, *(shared_prefixes(plain) if auto else ())]
+    refuse_useless(known, whole, plain)
     if not whole and plain == names:
         message = "--strip-prefix auto: no known prefix is shared by all names; none is changed"
         return replace(plan, notes=(*plan.notes, note("nothing-stripped", "", message)))
-    return renamed(plan, lambda name: stripped(unwrapped(name), whole))
+    return renamed(plan, lambda name: stripped(unwrapped(name) if auto else name, whole))
+
+
+def refuse_useless(known: Mapping[str, str], whole: Sequence[str], names: Sequence[str]) -> None:
+    """See that each prefix that was asked for is taken off some name, be it after another one.
+
+    Raises:
+        UsageError: One is not.
+    """
+    for prefix, text in known.items():
+        others = [other for other in whole if other != prefix]
+        if all(stripped(name, whole) == stripped(name, others) for name in names):
+            raise UsageError(f"no name begins with {text!r}", hint_for(text, names, None))
 
 
 def completed(prefix: str, names: Sequence[str]) -> str:
