@@ -8,7 +8,7 @@ import torch
 
 from modtool.formats import open_checkpoint
 from modtool.live.compute import compute
-from modtool.plan import Form, cast, plan_conversion, shrink
+from modtool.plan import Form, cast, notes_of, plan_conversion, shrink, tied
 from modtool.write import write
 
 Saved = Mapping[str, torch.Tensor]
@@ -56,3 +56,15 @@ def test_a_negated_view_beside_a_plain_one_is_cast_to_its_own_values(
     assert found["negated"].tolist() == [-3.0, -4.0]
     assert found["real"].tolist() == [1.0, 2.0]
     assert found["negated"].dtype == found["real"].dtype == getattr(torch, dtype)
+
+
+def test_views_that_overlap_are_said_to_be_stored_apart(tmp_path: Path) -> None:
+    whole, parts = torch.randn(4, 4), torch.randn(8)
+    saved = {"a": whole, "tied": whole, "turned": whole.T, "left": parts[:4], "right": parts[4:]}
+    torch.save(saved, tmp_path / "source.pth")
+    plan = plan_conversion(open_checkpoint(str(tmp_path / "source.pth")), to="safetensors")
+    assert [(note.code, note.where, note.message) for note in notes_of(plan)] == [
+        ("tied-stored-once", "tied", "stored once, as a; load_model restores it"),
+        ("tied-stored-apart", "", "stored once for each name: a, turned"),
+    ]
+    assert notes_of(tied(plan, "clone")) == ()

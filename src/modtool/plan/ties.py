@@ -1,11 +1,13 @@
 """Tensors that are the same elements under several names."""
 
+from collections.abc import Mapping
 from itertools import islice
 
 from modtool.notes import note
 from modtool.plan.records import Plan, PlannedTensor
 from modtool.plan.views import view_of
 from modtool.records import Note
+from modtool.sharing import share
 
 __all__ = ["notes_of", "stored_once", "ties_of"]
 
@@ -37,29 +39,35 @@ def stored_once(plan: Plan) -> dict[str, str]:
     return {name: min(names) for names in groups.values() for name in names if name != min(names)}
 
 
-def apart(plan: Plan) -> tuple[Note, ...]:
-    """What is to be told of ties that a form has no place for."""
-    groups: dict[object, list[str]] = {}
-    for tensor in plan.tensors:
-        if tensor.source.numel:
-            groups.setdefault((view_of(tensor.source), tensor.dtype), []).append(tensor.name)
-    names = [", ".join(group) for group in groups.values() if len(group) > 1]
-    if not names or plan.tied == "clone":
-        return ()
-    some = "; ".join(names[:MANY]) + ("; …" if len(names) > MANY else "")
-    return (note("tied-stored-apart", "", f"stored once for each name: {some}"),)
-
-
 def notes_of(plan: Plan) -> tuple[Note, ...]:
-    """The plan's notes, and what is to be told of tensors that are stored under another's name."""
-    if plan.form == "dcp":
-        return (*plan.notes, *apart(plan))
+    """The plan's notes, and what is to be told of tensors that share their elements no longer."""
+    if plan.form not in ("safetensors", "dcp") or plan.tied == "clone":
+        return plan.notes
     removed = stored_once(plan)
+    return (*plan.notes, *notes_of_removed(removed), *notes_of_apart(plan, removed))
+
+
+def notes_of_removed(removed: Mapping[str, str]) -> tuple[Note, ...]:
+    """What is to be told of tensors that are stored under another's name."""
     if len(removed) > MANY:
         some = ", ".join(islice(removed, 3))
         message = f"{len(removed):,} names are stored once, under another one: {some}, …"
-        return (*plan.notes, note("tied-stored-once", "", f"{message}; load_model restores them"))
-    return plan.notes + tuple(
+        return (note("tied-stored-once", "", f"{message}; load_model restores them"),)
+    return tuple(
         note("tied-stored-once", name, f"stored once, as {kept}; load_model restores it")
         for name, kept in removed.items()
     )
+
+
+def notes_of_apart(plan: Plan, removed: Mapping[str, str]) -> tuple[Note, ...]:
+    """What is to be told of ties that a form has no place for, and of views that overlap."""
+    stored = [tensor for tensor in plan.tensors if tensor.name not in removed]
+    groups: dict[int, list[str]] = {}
+    for tensor, first in zip(stored, share([each.source for each in stored]).first, strict=True):
+        if first is not None:
+            groups.setdefault(first, [stored[first].name]).append(tensor.name)
+    if not groups:
+        return ()
+    names = [", ".join(group) for group in groups.values()]
+    some = "; ".join(names[:MANY]) + ("; …" if len(names) > MANY else "")
+    return (note("tied-stored-apart", "", f"stored once for each name: {some}"),)
