@@ -422,6 +422,13 @@ def test_transformers_reads_the_set(modtool: Modtool) -> None:
         assert torch.equal(load_shard(f"set/{file}", map_location="cpu")[name], large()[name])
 
 
+def test_a_suffix_in_capitals_means_what_it_says(modtool: Modtool) -> None:
+    saved = {"w": torch.ones(3)}
+    torch.save(saved, "in.pth")
+    assert modtool("convert", "in.pth", "-o", "OUT.SAFETENSORS").code == 0
+    same(safetensors.torch.load_file("OUT.SAFETENSORS"), saved)
+
+
 def test_a_set_of_one_is_a_file(modtool: Modtool) -> None:
     torch.save(large(), "in.pth")
     assert modtool("convert", "in.pth", "--max-shard-size", "1GB", "-o", "set/").code == 0
@@ -556,6 +563,11 @@ def test_far_into_a_sparse_file(modtool: Modtool) -> None:
         (("sparse.pth", "--to", "safetensors"), "s: safetensors has no sparse_coo tensors"),
         (("in.pth", "more.pth"), "Got unexpected extra argument"),
         (("in.pth", "--nonsense"), "No such option"),
+        (
+            ("in.pth", "--set", "epoch=3", "-o", "x.safetensors"),
+            "epoch: the metadata of safetensors holds text, not 3\n"
+            "  quotes make it text: --set \"epoch='3'\"",
+        ),
         (("in.pth", "-o", ""), "-o: an empty name"),
         (("in.pth", "-o", "x.gguf"), "x.gguf: files of this kind are not written"),
         (("in.pth", "-o", "x.pth", "--to", "safetensors"), "x.pth: its name does not fit --to"),

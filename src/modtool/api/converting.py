@@ -137,10 +137,15 @@ def form_of(output: str | None, *, sharded: bool) -> Form:
     """The form that an output's name means."""
     if output is None:
         return "state_dict"
-    suffix = os.path.splitext(output.removesuffix(INDEX))[1]
+    suffix = suffix_of(output)
     if is_folder(output) or (sharded and suffix not in SUFFIXES):
         return "safetensors"
     return SUFFIXES.get(suffix, "state_dict")
+
+
+def suffix_of(output: str) -> str:
+    """The suffix that tells the form, in small letters; of an index, that of its files."""
+    return os.path.splitext(output.removesuffix(INDEX))[1].lower()
 
 
 def refuse_misnamed(output: str | None, to: Form | None) -> None:
@@ -151,7 +156,7 @@ def refuse_misnamed(output: str | None, to: Form | None) -> None:
     """
     if output == "":
         raise UsageError("-o: an empty name", "name a file or a folder")
-    suffix = os.path.splitext((output or "").removesuffix(INDEX))[1].lower()
+    suffix = suffix_of(output or "")
     if suffix in OTHERS:
         raise UsageError(
             f"{output}: files of this kind are not written", "name it .safetensors or .pth"
@@ -187,7 +192,7 @@ def output_for(source: str, output: str | None, form: Form, *, sharded: bool) ->
         return output.rstrip("/") or "/"
     if output.endswith(INDEX):
         return output.removesuffix(INDEX)
-    if is_folder(output) or (sharded and os.path.splitext(output)[1] not in SUFFIXES):
+    if is_folder(output) or (sharded and suffix_of(output) not in SUFFIXES):
         return os.path.join(output.rstrip("/") or "/", SINGLE[form])
     return output
 

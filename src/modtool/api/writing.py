@@ -71,7 +71,12 @@ PLAIN = Writing()
 
 def form_for(output: str | None, otherwise: Form) -> Form:
     """The form that an output's suffix means."""
-    return "safetensors" if output and output.endswith(".safetensors") else otherwise
+    return "safetensors" if output and is_safetensors(output) else otherwise
+
+
+def is_safetensors(output: str) -> bool:
+    """True for a name that promises safetensors."""
+    return output.lower().endswith(".safetensors")
 
 
 def first_plan(checkpoint: Checkpoint, output: str, otherwise: Form) -> Plan:
@@ -79,7 +84,7 @@ def first_plan(checkpoint: Checkpoint, output: str, otherwise: Form) -> Plan:
 
     Modules in a file are kept to the letter; a checkpoint stays one; the rest becomes `otherwise`.
     """
-    if checkpoint.modules and checkpoint.root is not None and not output.endswith(".safetensors"):
+    if checkpoint.modules and checkpoint.root is not None and not is_safetensors(output):
         return plans.plan_rewrite(checkpoint)
     kept: Form = "checkpoint" if checkpoint.kind == "checkpoint" else otherwise
     return plans.plan_conversion(checkpoint, to=form_for(output, kept))

@@ -273,7 +273,10 @@ def set_value(plan: Plan, key: str, value: object) -> Plan:
     """Put a plain value into a checkpoint under a dotted key, or text into safetensors."""
     if plan.form == "safetensors":
         if not isinstance(value, str):
-            raise UsageError(f"{key}: the metadata of safetensors holds text, not {value!r}")
+            raise UsageError(
+                f"{key}: the metadata of safetensors holds text, not {value!r}",
+                f"""quotes make it text: --set "{key}='{value}'" """.rstrip(),
+            )
         return replace(plan, metadata={**plan.metadata, key: value})
     if plan.form not in ("checkpoint", "dcp"):
         raise UsageError(f"a {plan.form} has no place for {key!r}", "values need --to checkpoint")
