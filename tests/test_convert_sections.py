@@ -61,3 +61,47 @@ def test_what_lies_deep_in_a_state_dict_stays_in_the_first_file(modtool: Modtool
     deep = {"deep": torch.arange(9.0, dtype=torch.float64)}
     parts = [torch.load(file, weights_only=True) for file in files]
     assert repr(parts) == repr([{"extra": deep}, {"w": torch.ones(20)}, {"v": torch.zeros(20)}])
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--dtype", "fp16"), {"a": torch.float16, "b": torch.float16}),
+        (("--rename", "a=z"), {"z": torch.float32, "b": torch.float32}),
+        (("--drop", "b"), {"a": torch.float32}),
+    ],
+)
+def test_edits_of_the_model_leave_a_dict_alone_that_was_saved_twice(
+    modtool: Modtool, options: tuple[str, str], expected: dict[str, torch.dtype]
+) -> None:
+    state = {"a": torch.arange(4.0), "b": torch.ones(2)}
+    torch.save({"model": state, "ema": state, "best": {"model": state}, "epoch": 1}, "in.pth")
+    common = ("--to", "checkpoint", "--verify", "-o", "out.pth")
+    assert modtool("convert", "in.pth", *options, *common).code == 0
+    found = torch.load("out.pth", weights_only=True)
+    assert {name: tensor.dtype for name, tensor in found["model"].items()} == expected
+    assert found["ema"].keys() == found["best"]["model"].keys() == state.keys()
+    for name, tensor in state.items():
+        assert torch.equal(found["ema"][name], tensor)
+        assert found["ema"][name].dtype == tensor.dtype
+    assert found["ema"] is found["best"]["model"]
+
+
+def test_a_tensor_taken_out_of_a_list_leaves_the_others_in_their_places(modtool: Modtool) -> None:
+    layers = [torch.ones(1), torch.zeros(2)]
+    torch.save({"model": {"layers": layers, "w": torch.ones(3)}, "epoch": 1}, "in.pth")
+    options = ("--to", "checkpoint", "--drop", "layers.0", "--verify", "-o", "out.pth")
+    assert modtool("convert", "in.pth", *options).code == 0
+    found = torch.load("out.pth", weights_only=True)["model"]["layers"]
+    assert found[0] is None
+    assert torch.equal(found[1], layers[1])
+
+
+@pytest.mark.parametrize("options", [(), ("--to", "dcp"), ("--dry-run",)])
+def test_a_tensor_does_not_take_the_name_of_a_value(
+    modtool: Modtool, options: tuple[str, ...]
+) -> None:
+    torch.save({"a": torch.ones(1), "step": 5, "inner": {"lr": 0.1}}, "in.pth")
+    refused = modtool("convert", "in.pth", "--rename", "a=step", *options, "-o", "out")
+    said = "error: a cannot become step, which is there already and no tensor\n"
+    assert refused == Ran(2, "", f"{said}  give it another name\n")

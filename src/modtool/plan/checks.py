@@ -1,12 +1,13 @@
 """Whether everything in a plan can be written, seen before anything is."""
 
 import math
+from collections.abc import Iterator
 
 from modtool.errors import CorruptFileError, UsageError
 from modtool.plan.records import Plan, PlannedTensor
-from modtool.plan.tree import place_of
+from modtool.plan.tree import entries, joined, place_of
 from modtool.plan.views import has_data
-from modtool.records import DTYPES
+from modtool.records import DTYPES, TensorInfo
 
 __all__ = ["check"]
 
@@ -19,6 +20,7 @@ def check(plan: Plan) -> None:
         CorruptFileError: Some elements of a tensor are in none of the source's files.
     """
     check_program(plan)
+    check_places(plan)
     names: set[tuple[str | None, str]] = set()
     for tensor in plan.tensors:
         check_kind(plan, tensor)
@@ -30,6 +32,37 @@ def check(plan: Plan) -> None:
                 "give one of them another key before you save them; convert cannot tell them apart",
             )
         names.add((tensor.section, tensor.name))
+
+
+def check_places(plan: Plan) -> None:
+    """See that no new name is that of something else that goes along.
+
+    Raises:
+        UsageError: One is.
+    """
+    renamed = {
+        place_of(tensor.section, tensor.name): place_of(tensor.section, tensor.source.name)
+        for tensor in plan.tensors
+        if tensor.name != tensor.source.name
+    }
+    taken = renamed.keys() & set(others(plan.tree, "", set())) if renamed else set()
+    for place in sorted(taken):
+        raise UsageError(
+            f"{renamed[place]} cannot become {place}, which is there already and no tensor",
+            "give it another name",
+        )
+
+
+def others(tree: object, path: str, seen: set[int]) -> Iterator[str]:
+    """The places of what is no tensor, in all dicts of a tree."""
+    found = entries(tree)
+    if found is None or id(tree) in seen:
+        return
+    seen.add(id(tree))
+    for key, item in found.items():
+        if not isinstance(item, TensorInfo):
+            yield joined(path, key)
+            yield from others(item, joined(path, key), seen)
 
 
 def check_program(plan: Plan) -> None:

@@ -220,7 +220,7 @@ def plan_state_dict(checkpoint: Checkpoint, section: str | None) -> Plan:
     arrays: tuple[TensorInfo, ...] = ()
     notes: tuple[Note, ...] = ()
     if checkpoint.kind in ("state_dict", "checkpoint") and checkpoint.root is not None:
-        whole = plain_tree(checkpoint)
+        whole = plain_tree(checkpoint, (section,))
         tree, part = subtree(whole.tree, section), whole.within(section)
         if tree is not None:
             dropped = without_values(checkpoint, dropped, section) + part.dropped
@@ -270,7 +270,8 @@ def flat_tree(tensors: Iterable[TensorInfo], module: object) -> Call:
 def plan_checkpoint(checkpoint: Checkpoint, section: str | None) -> Plan:
     """A training checkpoint: as it was where it is one, else a new one around the model."""
     if checkpoint.kind == "checkpoint" and checkpoint.root is not None:
-        whole = plain_tree(checkpoint)
+        models = model_sections(checkpoint) if section is None else (section,)
+        whole = plain_tree(checkpoint, models)
         tensors = [each for each in checkpoint.tensors if each.persistent and whole.holds(each)]
         hidden = [
             Dropped(path_of(tensor), NOT_PERSISTENT)
@@ -282,7 +283,7 @@ def plan_checkpoint(checkpoint: Checkpoint, section: str | None) -> Plan:
             "checkpoint",
             tuple(planned(tensor, tensor.section) for tensor in (*tensors, *whole.arrays)),
             whole.tree,
-            model_sections(checkpoint) if section is None else (section,),
+            models,
             dropped=(*whole.dropped, *hidden),
             notes=tuple(whole.notes()),
         )

@@ -128,14 +128,16 @@ class PlainTree:
         return True
 
 
-def plain_tree(checkpoint: Checkpoint) -> PlainTree:
+def plain_tree(checkpoint: Checkpoint, edited: Sequence[str | None] = ()) -> PlainTree:
     """The object of a torch file in plain containers.
 
-    Containers that are shared, or contain themselves, stay so.
+    Containers that are shared, or contain themselves, stay so, but for those with tensors in one
+    of the sections that are edited: what is done to the one is not done to the other.
     """
     by_path = {path_of(tensor): tensor for tensor in checkpoint.tensors}
     by_origin = {id(tensor.origin): tensor for tensor in reversed(checkpoint.tensors)}
-    walk = Walk(by_path, by_origin, tuple(section.name for section in checkpoint.sections))
+    sections = tuple(section.name for section in checkpoint.sections)
+    walk = Walk(by_path, by_origin, sections, tuple(name or "" for name in edited))
     tree = walk.plain(checkpoint.root, "")
     kept = {} if tree is DROPPED else tree
     return PlainTree(
@@ -155,6 +157,7 @@ class Walk:
     by_path: Mapping[str, TensorInfo]
     by_origin: Mapping[int, TensorInfo]
     sections: tuple[str, ...] = ()
+    edited: tuple[str, ...] = ()
     arrays: list[TensorInfo] = field(default_factory=list)
     changed: dict[str, list[str]] = field(default_factory=dict)
     dropped: list[Dropped] = field(default_factory=list)
@@ -163,6 +166,7 @@ class Walk:
     again: dict[str, str] = field(default_factory=dict)
     holders: set[str] = field(default_factory=set)
     done: dict[int, object] = field(default_factory=dict)
+    places: dict[int, str] = field(default_factory=dict)
 
     def plain(self, value: object, path: str) -> object:
         """The plain equivalent of one value, or DROPPED."""
@@ -171,8 +175,9 @@ class Walk:
         tensor = self.by_origin.get(id(value))
         if tensor is not None:
             return self.by_path.get(path, tensor)
-        if id(value) not in self.done:
+        if id(value) not in self.done or self.is_apart(id(value), path):
             before = len(self.gone)
+            self.places[id(value)] = path
             self.done[id(value)] = DROPPED  # a tuple inside itself: pickle makes it so, rarely
             self.done[id(value)] = self.fresh(value, path)
             if len(self.gone) > before:
@@ -180,6 +185,18 @@ class Walk:
         elif id(value) in self.lossy and self.has_tensors(path):
             self.again[path] = self.lossy[id(value)]
         return self.done[id(value)]
+
+    def is_apart(self, key: int, path: str) -> bool:
+        """True for a container that was met at another place, where other edits may apply."""
+        edited = self.is_edited(path) or self.is_edited(self.places[key])
+        return edited and self.has_tensors(path)
+
+    def is_edited(self, path: str) -> bool:
+        """True for a place in a section that is edited, or around one."""
+        return any(
+            not name or f"{path}.".startswith(f"{name}.") or name.startswith(f"{path}.")
+            for name in self.edited
+        )
 
     def has_tensors(self, path: str) -> bool:
         """True for a place with tensors below it."""

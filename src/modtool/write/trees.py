@@ -62,9 +62,9 @@ class Tree:
         items: list[object] = []
         if isinstance(value, list):
             self.done[id(value)] = items
-        for index, item in enumerate(value):
-            if not self.is_gone(item):
-                items.append(self.value(item, joined(path, index)))
+        for index, item in enumerate(value):  # what is left out leaves its place to nothing
+            found = None if self.is_gone(item) else self.value(item, joined(path, index))
+            items.append(found)
         return items if isinstance(value, list) else tuple(items)
 
     def ordered(self, value: Call, path: str) -> object:
