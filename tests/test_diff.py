@@ -323,3 +323,46 @@ def test_a_comparison_is_the_same_from_both_sides(
     assert {(s.name, s.side) for s in found.singles} == {
         (s.name, sides[s.side]) for s in back.singles
     }
+
+
+# -- names that are no names of one tensor alone ------------------------------------------------
+
+
+def test_a_tensor_of_the_model_and_one_of_another_section_may_have_one_name(tmp_path: Path) -> None:
+    def checkpoint(model: float, other: float) -> dict[str, dict[str, torch.Tensor]]:
+        inner = {"ema.weight": torch.full((2,), model), "fc.weight": torch.ones(2)}
+        return {"model": inner, "ema": {"weight": torch.full((2,), other)}}
+
+    found = diff(*saved(tmp_path, checkpoint(1.0, 2.0), checkpoint(3.0, 2.0)))
+    verdicts = {pair.name: pair.verdict for pair in found.pairs}
+    assert verdicts == {"ema.weight": "different", "fc.weight": "equal", "ema:weight": "equal"}
+    found = diff(*saved(tmp_path, checkpoint(1.0, 2.0), checkpoint(1.0, 4.0)))
+    verdicts = {pair.name: pair.verdict for pair in found.pairs}
+    assert verdicts == {"ema.weight": "equal", "fc.weight": "equal", "ema:weight": "different"}
+
+
+def test_names_are_the_same_where_one_side_alone_has_such_a_pair(tmp_path: Path) -> None:
+    ema = {"weight": torch.ones(2)}
+    a = {"model": {"ema.weight": torch.zeros(2), "fc.weight": torch.ones(2)}, "ema": ema}
+    b = {"model": {"fc.weight": torch.ones(2)}, "ema": ema}
+    found = diff(*saved(tmp_path, a, b))
+    assert {pair.name: pair.verdict for pair in found.pairs} == {
+        "fc.weight": "equal",
+        "ema:weight": "equal",
+    }
+    assert [(each.name, each.side) for each in found.singles] == [("ema.weight", "a")]
+
+
+def test_keys_of_one_text_are_several_tensors(tmp_path: Path) -> None:
+    a = {1: torch.ones(2), "1": torch.ones(2), "1 (2)": torch.ones(2)}
+    b = {1: torch.ones(2), "1": torch.zeros(2), "1 (2)": torch.ones(2)}
+    found = diff(*saved(tmp_path, a, b))
+    verdicts = {pair.name: pair.verdict for pair in found.pairs}
+    assert verdicts == {"1": "equal", "1 (2)": "different", "1 (2) (2)": "equal"}
+
+
+def test_a_lone_tensor_of_a_section_is_called_as_the_section_is(tmp_path: Path) -> None:
+    a = {"model": {"w": torch.ones(2)}, "rng": torch.zeros(3), "epoch": 1}
+    b = {"model": {"w": torch.ones(2)}, "rng": torch.ones(3), "epoch": 1}
+    found = diff(*saved(tmp_path, a, b))
+    assert {pair.name: pair.verdict for pair in found.pairs} == {"w": "equal", "rng": "different"}

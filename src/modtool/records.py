@@ -182,6 +182,11 @@ class TensorInfo:
     chunks: tuple[Chunk, ...] = ()
 
     @property
+    def full_name(self) -> str:
+        """Its name with that of its section; a lone tensor is called as its section is."""
+        return ".".join(part for part in (self.section, self.name) if part)
+
+    @property
     def numel(self) -> int:
         """How many elements the shape has."""
         return math.prod(self.shape)

@@ -97,7 +97,7 @@ def notes_on_values(
         copies: Pairs of tensors that are equal to the bit and do not share.
         unread: Indices of tensors whose elements could not be had.
     """
-    names = [named(tensor) for tensor in checkpoint.tensors]
+    names = [tensor.full_name for tensor in checkpoint.tensors]
     for index, found in facts.items():
         if found.nan:
             yield note("nan-values", names[index], f"{counted(found.nan, found.numel)} are NaN")
@@ -155,11 +155,6 @@ def too_large(checkpoint: Checkpoint, names: Sequence[str], facts: Known) -> Ite
         if found:
             message = f"beyond the range of {target}: {some(found)}"
             yield note(code, found[0].rpartition(" ")[0], message)
-
-
-def named(tensor: TensorInfo) -> str:
-    """A tensor's name with its section."""
-    return f"{tensor.section}.{tensor.name}" if tensor.section else tensor.name
 
 
 def counted(part: int, whole: int) -> str:

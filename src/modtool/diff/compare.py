@@ -104,8 +104,9 @@ def named(
     a: Checkpoint, b: Checkpoint, old: Side, options: Options, *, model_only: bool
 ) -> tuple[Entries, Entries]:
     """The tensors of both sides under the names that they are compared by."""
-    left: Entries = entries_of(a, model_only=model_only)
-    right: Entries = entries_of(b, model_only=model_only)
+    left: Entries
+    right: Entries
+    left, right = entries_of(a, b, model_only=model_only)
     if options.strip_prefix:
         left, right = without_prefixes(left, right, options.strip_prefix)
     if options.rename:

@@ -1,6 +1,7 @@
 """One side of a comparison: its tensors by the names that they are compared under."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,30 +20,69 @@ Entries = Mapping[str, TensorInfo]
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """How a side's tensors are called: `model` is the section whose names stand alone."""
+    """How tensors are called: those of the section `model` as `state_dict()` has them.
+
+    `taken` are the names that these have on either side: {"model": {"ema.weight": …}, "ema":
+    {"weight": …}} holds two tensors, and the second is `ema:weight` then.
+    """
 
     model: str | None
+    taken: Collection[str]
 
     def of(self, tensor: TensorInfo) -> str:
         """What a tensor is compared as."""
-        alone = tensor.section in (None, self.model)
-        return tensor.name if alone else f"{tensor.section}.{tensor.name}"
+        if tensor.section in (None, self.model):
+            return tensor.name
+        name = tensor.full_name
+        return f"{tensor.section}:{tensor.name}" if name in self.taken else name
 
 
-def entries_of(checkpoint: Checkpoint, *, model_only: bool = False) -> dict[str, TensorInfo]:
-    """A checkpoint's tensors by name: those of its one model section as `state_dict()` has them.
+def entries_of(
+    a: Checkpoint, b: Checkpoint, *, model_only: bool = False
+) -> tuple[dict[str, TensorInfo], dict[str, TensorInfo]]:
+    """The tensors of both sides by name: those of a lone model section as `state_dict()` has them.
 
     Args:
-        checkpoint: One side.
+        a: One side.
+        b: The other.
         model_only: Leave out what belongs to no model, and buffers that `state_dict()` leaves out.
     """
+    models = [model_of(side) for side in (a, b)]
+    taken = {
+        tensor.name
+        for side, model in zip((a, b), models, strict=True)
+        for tensor in side.tensors
+        if tensor.section in (None, model)
+    }
+    left, right = (
+        by_name(side, Names(model, taken), model_only=model_only)
+        for side, model in zip((a, b), models, strict=True)
+    )
+    return left, right
+
+
+def model_of(checkpoint: Checkpoint) -> str | None:
+    """The one section whose names stand alone; None where there are several, or no sections."""
     models = [part.name for part in checkpoint.sections if part.role == "model"]
+    if len(models) == 1:
+        return models[0]
     sections = {tensor.section for tensor in checkpoint.tensors}
     # Without a list of sections, a section is all that was taken of the file.
-    lone = next(iter(sections)) if not checkpoint.sections and len(sections) == 1 else None
-    names = Names(models[0] if len(models) == 1 else lone)
-    tensors = checkpoint.model_tensors if model_only else checkpoint.tensors
-    return {names.of(tensor): tensor for tensor in tensors if tensor.persistent or not model_only}
+    return next(iter(sections)) if not checkpoint.sections and len(sections) == 1 else None
+
+
+def by_name(checkpoint: Checkpoint, names: Names, *, model_only: bool) -> dict[str, TensorInfo]:
+    """One side's tensors; of two with one name (keys such as 1 and "1") the later is `1 (2)`."""
+    found: dict[str, TensorInfo] = {}
+    times: Counter[str] = Counter()
+    for tensor in checkpoint.model_tensors if model_only else checkpoint.tensors:
+        if tensor.persistent or not model_only:
+            name = called = names.of(tensor)
+            while called in found:
+                times[name] += 1
+                called = f"{name} ({times[name] + 1})"
+            found[called] = tensor
+    return found
 
 
 def without_prefixes(

@@ -147,8 +147,7 @@ class Package:
         self.modules.extend(nodes)
         self.pickled_modules.extend(nodes)
         for tensor in contents.tensors:
-            inner = f"{tensor.section}.{tensor.name}" if tensor.section else tensor.name
-            self.tensors.append(replace(tensor, section=section, name=inner))
+            self.tensors.append(replace(tensor, section=section, name=tensor.full_name))
 
     def section(self, name: str, kind: Kind) -> Section:
         """A section; the first model is the model, and others stand beside it."""

@@ -63,8 +63,8 @@ def conversion_report(
 
 
 def full_name(tensor: PlannedTensor) -> str:
-    """The name with its section."""
-    return f"{tensor.section}.{tensor.name}" if tensor.section else tensor.name
+    """The name with its section, which alone is that of a lone tensor."""
+    return ".".join(part for part in (tensor.section, tensor.name) if part)
 
 
 def dropped_document(plan: Plan) -> list[dict[str, str]]:

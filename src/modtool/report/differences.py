@@ -79,17 +79,23 @@ def structure_rows(differences: Differences) -> Iterator[tuple[object, ...]]:
     """Name, kind of difference, A, B and likely reason, for all but values."""
     for pair in differences.pairs:
         for field in pair.differs:
-            yield pair.name, field, said(pair.a, field), said(pair.b, field), pair.reason
+            a, b = said(pair.a, field), said(pair.b, field)
+            yield row_name(pair.name), field, a, b, pair.reason
         if pair.verdict == "different" and pair.measure is None:
-            yield pair.name, "bytes", said(pair.a, "dtype"), said(pair.b, "dtype"), ""
+            yield row_name(pair.name), "bytes", said(pair.a, "dtype"), said(pair.b, "dtype"), ""
     kept = differences.fit.model if differences.fit is not None else "a"
     for single in differences.singles:
         if single.likely is not None and single.side != kept:
             continue  # the row of what it is likely called on the other side says it
         here, there = described(single.tensor), single.likely and f"likely {single.likely}"
         a, b = (here, there) if single.side == "a" else (there, here)
-        yield single.name, kind_of(single, differences.fit), a, b, single.reason
+        yield row_name(single.name), kind_of(single, differences.fit), a, b, single.reason
     yield from rows_beside_tensors(differences)
+
+
+def row_name(name: str) -> str:
+    """How a table names a tensor; the only one of a file has no name."""
+    return name or "(the tensor)"
 
 
 def rows_beside_tensors(differences: Differences) -> Iterator[tuple[object, ...]]:
@@ -147,7 +153,7 @@ def structure_table(rows: Rows) -> Table:
 def value_rows(differences: Differences) -> Rows:
     """Name, measures and odd elements of all tensors whose values differ, farthest first."""
     found = [
-        (pair.name, *measures(pair.measure), *odd(pair.measure))
+        (row_name(pair.name), *measures(pair.measure), *odd(pair.measure))
         for pair in differences.pairs
         if pair.verdict == "different" and pair.measure is not None
     ]

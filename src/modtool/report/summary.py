@@ -74,7 +74,7 @@ def tensor_default(*, several: bool, split: bool) -> tuple[str, ...]:
 
 def below_sections(tensors: Sequence[TensorInfo]) -> tuple[TensorInfo, ...]:
     """Tensors of several models under the names that they have in one tree of all."""
-    return tuple(replace(each, name=f"{each.section}.{each.name}") for each in tensors)
+    return tuple(replace(each, name=each.full_name) for each in tensors)
 
 
 def module_trees(checkpoint: Checkpoint) -> tuple[ModuleNode, ...]:
