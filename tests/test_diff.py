@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,12 +16,17 @@ from modtool.api.diffing import diff
 from modtool.diff import (
     Differences,
     ModuleChange,
+    Options,
     Renaming,
     Tie,
     ValueChange,
+    compare_structure,
     likely_renamings,
 )
 from modtool.errors import UsageError
+from modtool.pickles.values import REST, TOO_MUCH
+from modtool.records import Checkpoint
+from modtool.report.differences import structure_rows
 
 
 def saved(folder: Path, a: object, b: object) -> tuple[str, str]:
@@ -366,3 +372,45 @@ def test_a_lone_tensor_of_a_section_is_called_as_the_section_is(tmp_path: Path) 
     b = {"model": {"w": torch.ones(2)}, "rng": torch.ones(3), "epoch": 1}
     found = diff(*saved(tmp_path, a, b))
     assert {pair.name: pair.verdict for pair in found.pairs} == {"w": "equal", "rng": "different"}
+
+
+# -- plain values that are not shown whole -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "kind"),
+    [
+        (b"abc", b"abd", "value beyond what is shown"),
+        (bytearray(b"abc"), bytearray(b"abd"), "value beyond what is shown"),
+        (np.arange(4), np.arange(4)[::-1].copy(), "value beyond what is shown"),
+        (np.array(["cat", "dog"]), np.array(["cat", "cow"]), "value beyond what is shown"),
+        (np.ones(2, "<i4"), np.ones(2, ">i4"), "value beyond what is shown"),
+        (["x", np.zeros(3)], ["x", np.ones(3)], "value from item [1] on"),
+        ("a" * 20_000, "a" * 19_999 + "b", "value beyond what is shown"),
+        ("a" * 2000, "a" * 1999 + "b", "value from character [1,999] on"),
+        (list(range(500)), [*range(499), -1], "value from item [499] on"),
+    ],
+    ids=["bytes", "bytearray", "array", "texts", "order", "nested", "cut", "text", "list"],
+)
+def test_values_that_look_the_same_are_compared_whole(
+    tmp_path: Path, a: object, b: object, kind: str
+) -> None:
+    weights = {"w": torch.ones(2)}
+    paths = saved(tmp_path, {"model": weights, "x": a}, {"model": weights, "x": b})
+    found = diff(*paths)
+    (row,) = structure_rows(found)
+    assert row[:2] == ("x", kind)
+    assert not found.same
+    assert diff(paths[0], paths[0]).same
+
+
+def test_more_plain_values_than_are_looked_at_are_not_called_the_same() -> None:
+    def cut(target: str) -> Checkpoint:
+        return Checkpoint(target, "torch-zip", "values", (), values={"x": 1, REST: TOO_MUCH})
+
+    found = compare_structure(cut("a.pth"), cut("b.pth"), Options())
+    assert [note.message for note in found.notes] == [
+        "more plain values in A and B than are looked at: the rest could not be compared"
+    ]
+    assert not found.same
+    assert compare_structure(cut("a.pth"), cut("b.pth"), Options(ignore=("values",))).same

@@ -217,7 +217,8 @@ CODES: Mapping[str, tuple[Level, str]] = MappingProxyType(
         ),
         "values-not-compared": (
             "warning",
-            "tensors whose values could not be compared: sparse ones, or those without any data",
+            "tensors whose values could not be compared: sparse ones, or those without any data; "
+            "or more plain values than are looked at",
         ),
         "filled-on-load": (
             "note",

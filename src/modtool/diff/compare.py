@@ -20,6 +20,7 @@ from modtool.diff.structure import (
 )
 from modtool.names import renamer
 from modtool.notes import note
+from modtool.pickles.values import is_cut
 from modtool.records import Checkpoint, Note
 
 __all__ = ["IGNORABLE", "Ignorable", "Options", "comparable", "compare_structure", "with_values"]
@@ -140,6 +141,7 @@ def beside_tensors(
     modules = "modules" not in options.ignore and not options.only
     return replace(
         made,
+        notes=(*made.notes, *(cut_notes(a[0], b[0]) if values else ())),
         ties=tuple(ties_of(a[1], b[1])) if ties else (),
         values=tuple(value_changes(a[0], b[0])) if values else (),
         modules=tuple(module_changes(a[0], b[0])) if modules else (),
@@ -149,6 +151,13 @@ def beside_tensors(
 def warnings(a: Checkpoint, b: Checkpoint) -> list[Note]:
     """What reading the two brought up, each once, but for mere remarks."""
     return [n for n in dict.fromkeys((*a.notes, *b.notes)) if n.level != "note"]
+
+
+def cut_notes(a: Checkpoint, b: Checkpoint) -> list[Note]:
+    """A note when there are plain values that nobody has looked at."""
+    cut = " and ".join(name for name, each in (("A", a), ("B", b)) if is_cut(each.values))
+    message = f"more plain values in {cut} than are looked at: the rest could not be compared"
+    return [note("values-not-compared", "", message)] if cut else []
 
 
 def cast_notes(pairs: Sequence[Pair]) -> list[Note]:

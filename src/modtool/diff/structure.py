@@ -4,10 +4,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from modtool.diff.records import FIELDS, ModuleChange, Pair, Side, Single, Tie, ValueChange
 from modtool.diff.sides import Entries
+from modtool.pickles.display import Abridged
 from modtool.records import Checkpoint, ModuleNode, TensorInfo
 from modtool.sharing import share
 
 __all__ = ["module_changes", "pairs_of", "singles_of", "ties_of", "value_changes"]
+__all__ += ["is_equal"]
 
 # Containers that know of neither a device nor of tensors that share elements.
 PLAIN_FORMATS = frozenset({"safetensors", "safetensors-sharded", "gguf", "npz", "npy", "dcp"})
@@ -88,13 +90,14 @@ def value_changes(a: Checkpoint, b: Checkpoint) -> Iterator[ValueChange]:
     if a.format == b.format:
         left |= text_of(a.metadata)
         right |= text_of(b.metadata)
+    known: Known = {}
     for name in dict.fromkeys((*left, *right)):
         one, other = left.get(name, MISSING), right.get(name, MISSING)
         if one is MISSING:
             yield ValueChange(name, ("b",), b=other)
         elif other is MISSING:
             yield ValueChange(name, ("a",), a=one)
-        elif not is_equal(one, other):
+        elif not is_equal(one, other, known):
             yield ValueChange(name, ("a", "b"), one, other)
 
 
@@ -103,14 +106,27 @@ def text_of(metadata: Mapping[str, str]) -> dict[str, object]:
     return {f"__metadata__.{k}": text for k, text in metadata.items() if k not in OWN_METADATA}
 
 
-def is_equal(a: object, b: object) -> bool:
-    """True for the same value of the same type; NaN equals NaN."""
+Known = dict[tuple[int, int], bool]
+"""Pairs of what is not shown whole -> whether they are the same."""
+
+
+def is_equal(a: object, b: object, known: Known) -> bool:
+    """True for the same value of the same type; NaN equals NaN.
+
+    `known` is filled: what stands in a million places is compared once.
+    """
     if type(a) is not type(b):
         return False
+    if isinstance(a, Abridged) and isinstance(b, Abridged):
+        key = id(a.whole), id(b.whole)
+        known[key] = known[key] if key in known else a.is_same(b)
+        return a == b and known[key]
     if isinstance(a, Mapping) and isinstance(b, Mapping):
-        return a.keys() == b.keys() and all(is_equal(a[key], b[key]) for key in a)
+        return a.keys() == b.keys() and all(is_equal(a[key], b[key], known) for key in a)
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
-        return len(a) == len(b) and all(map(is_equal, a, b))
+        return len(a) == len(b) and all(
+            is_equal(one, other, known) for one, other in zip(a, b, strict=True)
+        )
     return bool(a == b) or (a != a and b != b)
 
 

@@ -5,6 +5,7 @@ from itertools import islice
 from typing import Any
 
 from modtool.pickles.modules import module_parts
+from modtool.pickles.numpy_values import array_content
 from modtool.pickles.plain import (
     CONTAINERS,
     Unknown,
@@ -17,7 +18,7 @@ from modtool.pickles.plain import (
 )
 from modtool.pickles.symbols import Call
 
-__all__ = ["Display", "display", "key_text", "parts_of"]
+__all__ = ["Abridged", "Display", "display", "key_text", "parts_of"]
 
 MAX_DEPTH = 40
 MAX_TEXT = 10_000
@@ -27,6 +28,36 @@ COST_OF_TEXT = 16
 MAX_KEY_BREADTH = 100
 # What may hold other values.
 ENTERED = (*CONTAINERS, Call)
+
+
+class Abridged(str):
+    """Text for a value that is not shown whole: bytes, an array, long text.
+
+    Two such texts may be equal where the values are not, which `whole` tells apart.
+    """
+
+    __slots__ = ("whole",)
+    whole: object
+
+    def __new__(cls, text: str, whole: object) -> "Abridged":
+        """The text, and what it stands for, as symbols."""
+        made = super().__new__(cls, text)
+        made.whole = whole
+        return made
+
+    def __deepcopy__(self, memo: object) -> "Abridged":
+        return self
+
+    def is_same(self, other: "Abridged") -> bool:
+        """True where both stand for the same text, bytes or array."""
+        return str(self) == str(other) and content(self.whole) == content(other.whole)
+
+
+def content(value: object) -> object:
+    """What tells values of one description apart; None where nothing does."""
+    if isinstance(value, str | bytes | bytearray):
+        return value
+    return array_content(value) if isinstance(value, Call) else None
 
 
 def display(value: object) -> object:
@@ -76,22 +107,24 @@ class Display:
             }
         items = items_of(value)
         if items is None:
-            return self.leaf(plain(value))
+            return self.leaf(plain(value), value)
         if is_set(value):
             items = in_order(items)
         return [self.show(item, depth + 1) for item in islice(items, max(self.left, 0) + 1)]
 
-    def leaf(self, value: object) -> object:
-        """A value that is no container, as JSON can hold it."""
+    def leaf(self, value: object, symbol: object = None) -> object:
+        """A value that is no container, as JSON can hold it; `symbol` is what it was made from."""
         if isinstance(value, bytes | bytearray):
-            return f"<{len(value):,} bytes>"
-        if isinstance(value, Unknown | complex):
+            return Abridged(f"<{len(value):,} bytes>", value)
+        if isinstance(value, Unknown):
+            return Abridged(self.text(str(value)), symbol)
+        if isinstance(value, complex):
             return self.text(str(value))
         return self.text(value) if isinstance(value, str) else value
 
     def text(self, text: str) -> str:
         """Text, cut where it is too long."""
-        shown = text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"
+        shown = text if len(text) <= MAX_TEXT else Abridged(text[:MAX_TEXT] + "…", text)
         self.left -= len(shown) // COST_OF_TEXT
         return shown
 

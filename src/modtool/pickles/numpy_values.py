@@ -13,7 +13,7 @@ from modtool.pickles.packed import bytes_of
 from modtool.pickles.symbols import Call, Global
 
 __all__ = ["ARRAY_DTYPES", "NUMPY_ARRAYS", "NUMPY_SCALARS", "SavedArray", "numpy_scalar"]
-__all__ += ["saved_array"]
+__all__ += ["array_content", "saved_array"]
 
 MAX_DIMENSIONS = 64
 MAX_SIZE = 2**63
@@ -91,6 +91,18 @@ def saved_array(call: Call) -> SavedArray | None:
     except (LookupError, TypeError, ValueError, AttributeError):
         pass
     return None
+
+
+def array_content(call: Call) -> object:
+    """What tells arrays of one type and shape apart: byte order, layout, bytes; else None."""
+    found = saved_array(call)
+    if found is None or found.data is not None:
+        return found
+    try:  # text, dates and the like, of which only the bytes are known
+        data = call.arguments[0] if call.callee in FROM_BUFFER else call.state[4]  # type: ignore[index]
+        return found, bytes(data) if isinstance(data, bytearray) else bytes_of(data)
+    except (LookupError, TypeError, ValueError):
+        return None  # objects
 
 
 def array_of(data: object, dtype: object, shape: object, *, fortran: bool) -> SavedArray:

@@ -7,12 +7,19 @@ from modtool.pickles.display import COST_OF_TEXT, MAX_COST, Display, key_text, p
 from modtool.pickles.places import Places
 from modtool.pickles.plain import items_of
 
-__all__ = ["Values"]
+__all__ = ["REST", "TOO_MUCH", "Values", "is_cut"]
 
 MAX_DEPTH = 40
 MAX_LOOKED_AT = 1000
 # What showing the values of a small file may cost, all told; more would be the same ones again.
 FREE_COST = 50_000
+# What stands for the values that were left out.
+REST, TOO_MUCH = "…", "more than can be shown"
+
+
+def is_cut(values: Mapping[str, object]) -> bool:
+    """True for the values of an object that has more of them than were collected."""
+    return values.get(REST) == TOO_MUCH
 
 
 class Values:
@@ -46,7 +53,7 @@ class Values:
         """Leave the rest out; it is an error when the file is too small to hold so much."""
         if self.limit < self.most:
             raise UnsafeFileError("its values refer to the same parts too many times over")
-        self.found["…"] = "more than can be shown"
+        self.found[REST] = TOO_MUCH
 
     def keep_parts(self, path: str, value: object) -> None:
         """Record a value that is no tensor: part by part where it has named parts."""

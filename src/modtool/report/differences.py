@@ -1,9 +1,11 @@
 """The report of `diff`: what differs in structure, then how far values are apart."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
 from modtool.diff import Differences, Fit, Pair, Single
+from modtool.diff.structure import is_equal
+from modtool.pickles.display import Abridged
 from modtool.records import TensorInfo
 from modtool.report.folding import (
     MEASURE_COLUMNS,
@@ -107,9 +109,25 @@ def rows_beside_tensors(differences: Differences) -> Iterator[tuple[object, ...]
         a, b = (shown(item) for item in (change.a, change.b))
         kind = "value" if len(change.sides) == 2 else f"value only in {change.sides[0].upper()}"
         sides = change.sides
+        if len(sides) == 2 and a == b:
+            kind = f"value {apart(change.a, change.b)}"
         yield change.name, kind, a if "a" in sides else None, b if "b" in sides else None, ""
     for module in differences.modules:
         yield module.path, "module", module.a, module.b, ""
+
+
+def apart(a: object, b: object) -> str:
+    """Where two values differ that look the same as far as they are shown."""
+    if isinstance(a, Abridged):
+        return "beyond what is shown"
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        a, b = list(a.items()), list(b.items())
+    if isinstance(a, Sequence) and isinstance(b, Sequence):
+        known: dict[tuple[int, int], bool] = {}
+        pairs = enumerate(zip(a, b, strict=False))
+        first = next((i for i, pair in pairs if not is_equal(*pair, known)), min(len(a), len(b)))
+        return f"from {'character' if isinstance(a, str) else 'item'} [{first:,}] on"
+    return "of another type"
 
 
 def kind_of(single: Single, fit: Fit | None) -> str:
