@@ -240,6 +240,31 @@ def test_a_bias_before_batch_norm_in_a_sequence_is_told_once() -> None:
     assert told(model, "2,4") == []
 
 
+class KeptInEval(Normed):
+    """Frozen batch normalisation, whose running mean does not follow the bias before it."""
+
+    def __init__(self, **settings: bool) -> None:
+        super().__init__(bias=True)
+        self.norm.requires_grad_(False)
+        self.pair = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4, **settings))
+
+    def train(self, mode: bool = True) -> Any:
+        super().train(mode)
+        for norm in (self.norm, self.pair[1]):
+            norm.eval()
+        return self
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.pair(super().forward(x))
+
+
+def test_a_bias_before_a_batch_norm_that_stays_in_eval_mode_has_its_use() -> None:
+    assert told(KeptInEval(), "2,3,8,8") == []
+    message = BIAS.replace("norm", "pair.1", 1)
+    expected = [("bias-before-batchnorm", "pair.0.bias", message)]
+    assert told(KeptInEval(track_running_stats=False), "2,3,8,8") == expected
+
+
 def test_a_batch_norm_that_is_given_one_value_is_told() -> None:
     model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.BatchNorm1d(4), nn.ReLU())
     assert told(model, "1,4") == [

@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from modtool.live.lint.modes import flags_after
 from modtool.live.lint.subject import Subject, joined
 from modtool.notes import note
 from modtool.records import Note
@@ -16,11 +17,17 @@ __all__ = ["bias_note", "biases_in_sequence", "has_bias"]
 
 def biases_in_sequence(subject: Subject) -> Iterator[Note]:
     """Layers in a Sequential with a batch normalisation right behind them."""
-    for path, module in subject.modules:
-        if type(module) is nn.Sequential:
-            for (first, layer), (second, norm) in pairwise(module._modules.items()):
-                if layer is not None and has_bias(layer) and isinstance(norm, _BatchNorm):
-                    yield bias_note(joined(path, first), joined(path, second))
+    found = [
+        (joined(path, first), joined(path, second), norm)
+        for path, module in subject.modules
+        if type(module) is nn.Sequential
+        for (first, layer), (second, norm) in pairwise(module._modules.items())
+        if layer is not None and has_bias(layer) and isinstance(norm, _BatchNorm)
+    ]
+    trained = flags_after(subject.model, training=True) if found else {}
+    for layer, behind, norm in found:
+        if trained.get(id(norm), True) or norm.running_mean is None:
+            yield bias_note(layer, behind)
 
 
 def has_bias(module: nn.Module) -> bool:

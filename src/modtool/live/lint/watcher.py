@@ -96,8 +96,15 @@ class Watcher(Observer):
             if call is not None:
                 self.uses[call.index] = self.uses.get(call.index, 0) + 1
                 self.layers[call.index] = call.path
-                if func is torch.nn.functional.batch_norm and tensor is first_of(args, kwargs):
+                if takes_batch_mean(func, args, kwargs) and tensor is first_of(args, kwargs):
                     self.normalised[call.index] = caller.path
+
+
+def takes_batch_mean(func: Any, args: tuple[Any, ...], kwargs: Any) -> bool:
+    """True for a batch normalisation by its batch: running statistics know nothing of a bias."""
+    if func is not torch.nn.functional.batch_norm:
+        return False
+    return bool(kwargs.get("training", args[5] if len(args) > 5 else False))
 
 
 def first_of(args: tuple[Any, ...], kwargs: Any) -> object:
