@@ -72,6 +72,23 @@ def test_groups_in_another_order_and_frozen_parameters_fit(file: str) -> None:
     assert told(file) == []
 
 
+def test_an_optimizer_that_keeps_lists_fits(file: str) -> None:
+    model = nn.Linear(4, 3)
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=8)
+
+    def closure() -> float:
+        optimizer.zero_grad()
+        loss = (model(torch.eye(4)) - torch.eye(4, 3)).pow(2).sum()
+        torch.autograd.backward(loss)
+        return float(loss.item())
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    state = optimizer.state_dict()
+    assert len(state["state"][0]["old_dirs"]) > 2
+    torch.save({"model": model.state_dict(), "optimizer": state}, file)
+    assert told(file) == []
+
+
 def test_tied_weights_are_one_parameter_of_the_optimizer(file: str) -> None:
     model = nn.Sequential(nn.Embedding(5, 3), nn.Linear(3, 5, bias=False))
     model[1].weight = model[0].weight
@@ -197,6 +214,13 @@ def test_a_set_with_missing_extra_and_doubled_tensors(tmp_path: Path) -> None:
         ("unlisted-shard", three, f"{three}: beside a set of 2, and not of it"),
         ("unlisted-tensor", two, f"{two} has more, which the index does not list"),
     ]
+
+
+def test_a_tensor_in_another_file_than_the_index_says(tmp_path: Path) -> None:
+    one, two = (f"model-0000{number}-of-00002.safetensors" for number in (1, 2))
+    index = shards(tmp_path, {"a": one, "b": two, "c": two}, {one: ["a", "b"], two: ["c"]})
+    message = f"the index lists b in {two}, which lacks it: {one} has it"
+    assert told(index) == [("missing-tensor", two, message)]
 
 
 def test_a_set_that_is_whole(tmp_path: Path) -> None:

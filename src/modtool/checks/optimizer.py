@@ -57,8 +57,10 @@ def states_of(checkpoint: Checkpoint, section: str) -> States:
     states: States = {}
     for tensor in checkpoint.tensors:
         if tensor.section == section and tensor.name.startswith("state."):
-            key, _, kind = tensor.name.removeprefix("state.").rpartition(".")
-            states.setdefault(key, {})[kind] = tensor
+            *key, kind = tensor.name.split(".")[1:]
+            while kind.isdigit() and len(key) > 1:  # of a list: LBFGS has `state.0.old_dirs.1`
+                kind = key.pop()
+            states.setdefault(".".join(key), {})[kind] = tensor
     return states
 
 

@@ -217,10 +217,10 @@ class Union:
             for tensor in self.tensors.values()
             if tensor.storage is not None and tensor.name in weight_map
         }
-        lost: dict[str, list[str]] = {}
+        lost: dict[tuple[str, str | None], list[str]] = {}
         for name, file in weight_map.items():
-            if file in self.present and name not in names:
-                lost.setdefault(file, []).append(name)
+            if file in self.present and names.get(name) != file:
+                lost.setdefault((file, names.get(name)), []).append(name)
         extra: dict[str, list[str]] = {}
         for tensor in self.tensors.values():
             if tensor.name in weight_map:
@@ -229,9 +229,10 @@ class Union:
                 tensor.storage is None or tensor.storage.key not in keys
             ):  # else tied to a listed one
                 extra.setdefault(names[tensor.name], []).append(tensor.name)
-        for file, found in lost.items():
+        for (file, other), found in lost.items():
             those = "them" if len(found) > 1 else "it"
             message = f"the index lists {first_names(found)} in {file}, which lacks {those}"
+            message += f": {other} has {those}" if other else ""
             self.notes.append(note("missing-tensor", file, message))
         for file, found in extra.items():
             message = f"{file} has {first_names(found)}, which the index does not list"
