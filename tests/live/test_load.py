@@ -6,7 +6,8 @@ import pytest
 from torch import nn
 
 from modtool.errors import ModelError, TargetError, UsageError
-from modtool.live.load import load_model
+from modtool.live.fake import is_fake
+from modtool.live.load import Built, load_model
 
 Write = Callable[[str, str], str]
 
@@ -33,6 +34,31 @@ class Net(nn.Module):
         self.fc = nn.Linear(3, hidden)
 """
 NEEDY = NET.replace("hidden=4", "hidden")
+
+
+KEEPS = """
+import functools, torch
+from torch import nn
+TABLE = {}
+@functools.cache
+def ramp(size): return torch.arange(size).float()
+def listed(size): return TABLE.setdefault(size, torch.ones(size))
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.ramp, self.listed = ramp(4), listed(4)
+"""
+
+
+@pytest.mark.parametrize("build", ["meta", "fake"])
+def test_a_model_that_is_built_again_gets_no_hollow_tensor_that_was_kept(
+    write: Write, build: Built
+) -> None:
+    loaded = load_model(write("model.py", KEEPS), build=build)
+    hollow, model = vars(loaded.model), vars(loaded.rebuild())
+    assert loaded.built == build
+    assert [is_fake(hollow[name]) for name in ("ramp", "listed")] == [True, True]
+    assert [model[name].tolist() for name in ("ramp", "listed")] == [[0, 1, 2, 3], [1, 1, 1, 1]]
 
 
 def hidden(model: nn.Module) -> int:

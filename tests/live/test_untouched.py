@@ -1,7 +1,10 @@
 """A trace leaves no trace: everything about a model and the process is what it was."""
 
+import functools
 import random
+from collections import deque
 from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -180,3 +183,130 @@ def test_statistics_times_and_losses_change_nothing_either() -> None:
     first = trace(model, parse_inputs(["8,4"], model), request=request)
     assert (first.error, first.executed) == (None, "real")
     assert (state(model), surroundings()) == before
+
+
+class Meter:
+    """Something of the user's that a model keeps."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.total = torch.zeros(2)
+
+
+class Holder(nn.Module):
+    """Writes to whatever is not its own attribute."""
+
+    seen: ClassVar[list[object]] = []
+    counts: ClassVar[dict[str, int]] = {}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 2)
+        self.noise = torch.Generator().manual_seed(3)
+        self.dice = random.Random(3)
+        self.numbers = np.random.default_rng(3)
+        self.last: deque[object] = deque([1], maxlen=2)
+        self.meter = Meter()
+        self.scale = torch.ones(4, requires_grad=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen.append(x)
+        self.counts["all"] = self.counts.get("all", 0) + 1
+        self.last.append(x)
+        self.meter.steps += 1
+        self.meter.total += 1
+        self.scale.requires_grad_(False)
+        noise = torch.rand(2, generator=self.noise) + self.dice.random() + self.numbers.random()
+        result: torch.Tensor = self.inner(x * self.scale) + noise
+        return result
+
+
+@pytest.mark.parametrize("statistics", [False, True])
+def test_what_objects_classes_and_generators_hold_is_put_back(statistics: bool) -> None:
+    model = Holder()
+    dice, numbers = model.dice.getstate(), model.numbers.bit_generator.state
+    noise = model.noise.get_state()
+
+    def run() -> Trace:
+        return trace(model, parse_inputs(["3,4"], model), statistics=statistics)
+
+    first = run()
+    assert (first.error, first.executed) == (None, "real" if statistics else "fake")
+    assert run() == first
+    assert (Holder.seen, Holder.counts) == ([], {})
+    assert (list(model.last), model.meter.steps, model.meter.total.tolist()) == ([1], 0, [0, 0])
+    assert model.scale.requires_grad
+    assert (model.dice.getstate(), model.numbers.bit_generator.state) == (dice, numbers)
+    assert torch.equal(model.noise.get_state(), noise)
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_gradients_that_are_added_to_or_zeroed_are_put_back(real: bool) -> None:
+    class Adapts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with torch.enable_grad():
+                self.inner(x).sum().backward()
+            self.zero_grad(set_to_none=False)
+            result: torch.Tensor = self.inner(x)
+            return result
+
+    model = Adapts()
+    for each in model.parameters():
+        each.grad = torch.full_like(each, 7.0)
+    kept = [each.grad for each in model.parameters()]
+    found = trace(model, parse_inputs(["3,4"], model), real=real)
+    assert (found.error, found.executed) == (None, "real" if real else "fake")
+    assert all(each.grad is grad for each, grad in zip(model.parameters(), kept, strict=True))
+    assert [set(grad.flatten().tolist()) for grad in kept if grad is not None] == [{7.0}, {7.0}]
+
+
+TABLE: dict[int, torch.Tensor] = {}
+FIRST: torch.Tensor | None = None
+
+
+@functools.cache
+def ramp(size: int) -> torch.Tensor:
+    return torch.arange(size).float()
+
+
+def listed(size: int) -> torch.Tensor:
+    return TABLE.setdefault(size, torch.ones(size))
+
+
+def once(size: int) -> torch.Tensor:
+    global FIRST
+    if FIRST is None:
+        FIRST = torch.ones(size)
+    return FIRST
+
+
+class Remembers(nn.Module):
+    """Takes a tensor from a function that keeps it."""
+
+    def __init__(self, source: Callable[[int], torch.Tensor]) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+        self.source = source
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.inner(x) * self.source(4)
+        return result
+
+
+@pytest.mark.parametrize("source", [ramp, listed, once])
+def test_no_fake_tensor_stays_in_caches_and_global_variables(
+    source: Callable[[int], torch.Tensor],
+) -> None:
+    model = Remembers(source)
+    inputs = parse_inputs(["2,4"], model)
+    assert (trace(model, inputs).error, trace(model, inputs).executed) == (None, "fake")
+    found = trace(model, inputs, backward=True)  # a fake pass, then a real one
+    assert (found.error, found.executed) == (None, "real")
+    assert type(model(torch.ones(2, 4))) is torch.Tensor
+    ramp.cache_clear()
+    TABLE.clear()
+    globals()["FIRST"] = None

@@ -66,7 +66,7 @@ def user_frame(error: BaseException) -> traceback.FrameSummary | None:
 @functools.cache
 def is_library(filename: str) -> bool:
     """True for code that the user did not write: Python's, installed packages', modtool's."""
-    if filename.startswith("<"):
+    if filename.startswith(("<", *LIBRARIES, OURS)):
         return True
     path = str(Path(filename).resolve())
     return path.startswith((*LIBRARIES, OURS)) or "site-packages" in path

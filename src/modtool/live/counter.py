@@ -8,7 +8,7 @@ from threading import Lock, get_ident
 import torch
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from modtool.live.operators import Operator, cost_of, macs_of, name_of
 from modtool.live.refusals import hold_types, run
@@ -76,7 +76,9 @@ class Overwritten:
     def save(self, key: int) -> None:
         """Save one storage, once."""
         if key in self.watched and key not in self.saved:
-            self.saved[key] = self.watched[key].untyped_storage().clone()  # type: ignore[no-untyped-call]
+            with _disable_current_modes():  # what no module holds is real in a fake pass too
+                storage = self.watched[key].untyped_storage().clone()  # type: ignore[no-untyped-call]
+            self.saved[key] = storage
 
     def before(self, operator: Operator, arguments: Sequence[object]) -> None:
         """Save what an operator is about to write over."""
@@ -87,8 +89,9 @@ class Overwritten:
 
     def restore(self) -> None:
         """Put the bytes back."""
-        for key, storage in self.saved.items():
-            self.watched[key].untyped_storage().copy_(storage)
+        with _disable_current_modes():
+            for key, storage in self.saved.items():
+                self.watched[key].untyped_storage().copy_(storage)
         self.saved.clear()
 
 

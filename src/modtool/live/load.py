@@ -21,6 +21,7 @@ from modtool.errors import ModelError, TargetError, UsageError
 from modtool.live.choose import Definition, choose, named
 from modtool.live.fake import fake_mode, fake_tensors_only
 from modtool.live.importing import Surroundings, attempt, import_target, surroundings_of
+from modtool.live.keeping import globals_kept
 from modtool.live.targets import ModelTarget, parse_target
 
 __all__ = [
@@ -113,7 +114,7 @@ def construct(
     """Build a definition, its tensors real, on the meta device, or fake."""
     value = definition.value
     doing = f"building {definition.name} of {target.place}"
-    with surroundings.entered(), building(build):
+    with surroundings.entered(), building(build, getattr(value, "__module__", "")):
         if not isinstance(value, nn.Module):
             made = attempt(functools.partial(value, **arguments), doing)
         else:
@@ -131,15 +132,21 @@ def moved(model: nn.Module, device: str | None) -> nn.Module:
 
 
 @contextlib.contextmanager
-def building(build: Built) -> Iterator[None]:
-    """Give new tensors no bytes, unless they are to be real."""
+def building(build: Built, *modules: str) -> Iterator[None]:
+    """Give new tensors no bytes, unless they are to be real; none stays in a global variable.
+
+    Args:
+        build: What tensors are to be.
+        modules: Whose global variables to look after, beside those of the user's modules.
+    """
     if build == "real":
         yield
         return
     with warnings.catch_warnings():
         # Loading values into tensors without bytes does nothing, and torch warns of it.
         warnings.simplefilter("ignore")
-        with torch.device("meta") if build == "meta" else fake_tensors_only(fake_mode()):
+        hollow = torch.device("meta") if build == "meta" else fake_tensors_only(fake_mode())
+        with globals_kept(modules), hollow:
             yield
 
 

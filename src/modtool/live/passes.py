@@ -14,15 +14,17 @@ from modtool.live.counter import Overwritten, watch
 from modtool.live.fake import mode_of
 from modtool.live.gradients import Gradients, backward
 from modtool.live.inputs import Inputs, bound_names, make_inputs
+from modtool.live.keeping import globals_kept
 from modtool.live.leaves import described
 from modtool.live.losses import Loss
 from modtool.live.memory import available_memory
 from modtool.live.observer import Observer
 from modtool.live.recorder import Recorder
 from modtool.live.statistics import with_statistics
-from modtool.live.swapping import copy_buffers, fake_tensors, model_tensors
+from modtool.live.swapping import copy_buffers, fake_tensors, writable_tensors
 from modtool.live.timing import Times, time_calls
 from modtool.live.untouched import untouched
+from modtool.live.walk import every_module
 from modtool.traces import ModuleCall, TracedTensor
 
 __all__ = ["Executed", "Failure", "Pass", "Settings", "run_pass"]
@@ -116,8 +118,10 @@ def run_pass(model: nn.Module, inputs: Inputs, settings: Settings, executed: Exe
         if real:
             copy_buffers(model)
         else:
+            names = {type(module).__module__ for module in every_module(model)}
+            stack.enter_context(globals_kept(names))
             stack.enter_context(fake_tensors(model))
-        overwritten = Overwritten(model_tensors(model) if real else iter(()))
+        overwritten = Overwritten(writable_tensors(model))
         stack.callback(overwritten.restore)
         if settings.keep_all and fits_twice(overwritten.nbytes):
             overwritten.save_all()

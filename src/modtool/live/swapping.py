@@ -7,11 +7,18 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
-from modtool.live.fake import addresses_refused, fake_tensors_only, is_uninitialized, mode_of
+from modtool.live.fake import (
+    addresses_refused,
+    fake_tensors_only,
+    is_fake,
+    is_uninitialized,
+    mode_of,
+)
+from modtool.live.keeping import reached
 from modtool.live.leaves import leaves, substitute
 from modtool.live.walk import every_module
 
-__all__ = ["copy_buffers", "fake_tensors", "model_tensors"]
+__all__ = ["copy_buffers", "fake_tensors", "model_tensors", "writable_tensors"]
 
 
 @contextlib.contextmanager
@@ -54,7 +61,18 @@ def replace_tensors(model: nn.Module, replace: Callable[[torch.Tensor], torch.Te
 
 
 def model_tensors(model: nn.Module) -> Iterator[torch.Tensor]:
-    """Every tensor among the attributes of every module."""
-    for module in every_module(model):
-        for value in vars(module).values():
-            yield from (tensor for _, tensor in leaves(value))
+    """Every tensor that is reached from the attributes of every module; some more than once."""
+    attributes = (value for module in every_module(model) for value in vars(module).values())
+    values = [value for value in attributes if not isinstance(value, dict) or value]
+    for value in values:
+        yield from (tensor for _, tensor in leaves(value))
+    yield from (each for each, _ in reached(values) if isinstance(each, torch.Tensor))
+
+
+def writable_tensors(model: nn.Module) -> Iterator[torch.Tensor]:
+    """Every tensor of a model with bytes to write over, and the gradients that they have."""
+    for tensor in model_tensors(model):
+        if not is_fake(tensor):
+            yield tensor
+            if tensor.is_leaf and tensor.grad is not None:
+                yield tensor.grad

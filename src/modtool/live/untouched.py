@@ -4,11 +4,12 @@ import contextlib
 import random
 import sys
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import nn
 
+from modtool.live.keeping import contents_kept
+from modtool.live.swapping import model_tensors
 from modtool.live.walk import every_module, training_flag
 
 __all__ = ["random_states_kept", "untouched"]
@@ -20,9 +21,10 @@ SEED = 0
 def untouched(model: nn.Module) -> Iterator[None]:
     """Undo afterwards what the body changes, also when it raises.
 
-    Undone are attributes of modules (hooks, flags, registered tensors and what their plain lists
-    and dicts hold), attributes of their classes, `requires_grad` and `grad` of parameters, and the
-    random states, which are seeded for the body. Bytes that are written over are not.
+    Undone are attributes of modules (hooks, flags, registered tensors and what their containers,
+    random generators and objects of the user's hold), those of their classes, `requires_grad` and
+    `grad` of tensors, and the random states, which are seeded for the body. Bytes that are
+    written over are not.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(random_states_kept())
@@ -40,14 +42,15 @@ def attributes_kept(model: nn.Module) -> Iterator[None]:
     kinds = [type(module) for module in modules]
     attributes = [dict(vars(module)) for module in modules]
     flags = [training_flag(module) for module in modules]
-    held = containers(attributes)
     classes = {kind: dict(vars(kind)) for kind in own_classes(kinds)}
-    tensors = [(each, each.requires_grad, each.grad) for each in model.parameters()]
+    leaves = [each for each in model_tensors(model) if each.is_leaf]
+    tensors = [(each, each.requires_grad, each.grad) for each in leaves]
+    spaces = (*attributes, *classes.values())
+    held = contents_kept(value for space in spaces for value in space.values())
     try:
-        yield
+        with held:
+            yield
     finally:
-        for container, contents in held:
-            refill(container, contents)
         for module, kind, kept, flag in zip(modules, kinds, attributes, flags, strict=True):
             restore_module(module, kind, kept, flag)
         for kind, kept in classes.items():
@@ -69,29 +72,6 @@ def restore_module(
     vars(module).update(kept)
     if training is not None and module.training is not training:
         module.training = training
-
-
-def containers(values: list[dict[str, object]]) -> list[tuple[Any, Any]]:
-    """Every plain list, dict and set inside attributes, with a copy of what it holds."""
-    seen: dict[int, tuple[Any, Any]] = {}
-    todo: list[object] = [value for attributes in values for value in attributes.values()]
-    while todo:
-        value = todo.pop()
-        if id(value) in seen or not isinstance(value, list | dict | set | tuple):
-            continue
-        copied = value if isinstance(value, tuple) else value.copy()
-        seen[id(value)] = (value, copied)
-        todo.extend(value.values() if isinstance(value, dict) else value)
-    return [pair for pair in seen.values() if not isinstance(pair[0], tuple)]
-
-
-def refill(container: Any, contents: Any) -> None:
-    """Make a container hold what it held, in that order, and stay the same object."""
-    if isinstance(container, list):
-        container[:] = contents
-    else:
-        container.clear()
-        container.update(contents)
 
 
 def own_classes(kinds: list[type[nn.Module]]) -> set[type]:
