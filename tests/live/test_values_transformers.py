@@ -124,8 +124,8 @@ MAMBA_LAYER = (
             + LAYERS * (encoder(LENGTH) + decoder(SHORT, LENGTH)),
             "fake",
         ),
-        # Which expert a token goes to depends on values.
-        (mixtral, ["1,16"], LAYERS * MIXTRAL_LAYER + LENGTH * WIDTH * WORDS, "real"),
+        # Which expert a token goes to depends on values, how many rows they multiply does not.
+        (mixtral, ["1,16"], LAYERS * MIXTRAL_LAYER + LENGTH * WIDTH * WORDS, "fake"),
         (mamba, ["1,16"], LAYERS * MAMBA_LAYER + LENGTH * WIDTH * WORDS, "fake"),
     ],
 )
