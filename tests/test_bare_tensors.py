@@ -1,14 +1,17 @@
 """What Python adds to tensors: views that are yet to be computed, classes, attributes, flags."""
 
+import json
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
+from torch.distributed.checkpoint.state_dict_saver import save
 
+from modtool.errors import TargetError
 from modtool.formats import open_checkpoint
 from modtool.live.compute import compute
-from modtool.plan import Form, Plan, plan_conversion
+from modtool.plan import Form, Plan, drop, plan_conversion
 from modtool.write import write
 
 
@@ -80,3 +83,33 @@ def test_a_frozen_parameter_of_a_state_dict_stays_frozen_and_is_not_said_to_be_l
     assert [item.why for item in plan.dropped] == [
         "a dcp has no place for what is frozen (1 parameter)"
     ]
+
+
+@pytest.mark.parametrize("to", ["state_dict", "safetensors"])
+def test_a_conjugate_in_a_set_of_files(tmp_path: Path, to: Form) -> None:
+    names = ["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"]
+    conjugate, marked = torch.tensor([1 + 2j]).conj(), torch.ones(1)
+    marked.scale = 2.0  # type: ignore[attr-defined]
+    torch.save({"c": conjugate}, tmp_path / names[0])
+    torch.save({"m": marked}, tmp_path / names[1])
+    index = {"metadata": {}, "weight_map": {"c": names[0], "m": names[1]}}
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    plan = plan_conversion(open_checkpoint(str(tmp_path)), to=to)
+    assert [item.name for item in plan.dropped] == ["m.scale"]
+    path = written(plan, tmp_path / "out")
+    found = torch.load(path) if to == "state_dict" else safetensors.torch.load_file(path)
+    assert found["c"].tolist() == [1 - 2j]
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
+def test_a_conjugate_in_a_distributed_checkpoint_is_refused(tmp_path: Path) -> None:
+    folder = str(tmp_path / "dcp")
+    saved = {"c": torch.tensor([1 + 2j, 3 + 4j]).conj(), "w": torch.ones(2)}
+    save(saved, checkpoint_id=folder, no_dist=True)
+    plan = plan_conversion(open_checkpoint(folder), to="safetensors")
+    with pytest.raises(TargetError, match=r"^c: a conjugated or negated view"):
+        written(plan, tmp_path / "out.safetensors")
+    assert not (tmp_path / "out.safetensors").exists()
+    without = drop(plan, ["c"])
+    found = safetensors.torch.load_file(written(without, tmp_path / "out.safetensors"))
+    assert found["w"].tolist() == [1.0, 1.0]

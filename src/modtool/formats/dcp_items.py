@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from modtool.errors import CorruptFileError
+from modtool.errors import CorruptFileError, TargetError
 from modtool.formats import safetensors, torch_zip
 from modtool.formats.dcp import StoredValue
 from modtool.formats.files import Reader, open_reader
+from modtool.pickles.tensor_calls import math_bits_of
 from modtool.records import DTYPES, Checkpoint, Chunk, FileRange, Storage, TensorInfo
 
 __all__ = ["locate", "read_item", "values_of"]
@@ -24,6 +25,7 @@ def locate(tensor: TensorInfo, chunk: Chunk) -> TensorInfo:
 
     Raises:
         CorruptFileError: The item is not what `.metadata` says.
+        TargetError: Its elements are not the stored ones, but those conjugated or negated.
     """
     if chunk.item is None:
         if chunk.storage.data is None:
@@ -35,6 +37,11 @@ def locate(tensor: TensorInfo, chunk: Chunk) -> TensorInfo:
         raise CorruptFileError(
             f"{tensor.name}: its block at {list(chunk.offsets)} should be {tensor.dtype} "
             f"{list(chunk.sizes)}, it is {block.dtype} {list(block.shape)}"
+        )
+    if math_bits_of(block.origin):
+        raise TargetError(
+            f"{tensor.name}: a conjugated or negated view, saved before it was computed",
+            "save it again after resolve_conj() or resolve_neg(), or leave it out",
         )
     storage = block.storage and replace(block.storage, key=chunk.storage.key)
     return replace(

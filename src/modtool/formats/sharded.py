@@ -22,6 +22,7 @@ from modtool.formats.members import (
 from modtool.formats.parts import read_part
 from modtool.notes import first_names, note
 from modtool.pickles.roles import buffer_names
+from modtool.pickles.tensor_calls import is_bare
 from modtool.records import CallableUse, Checkpoint, Kind, Note, Section, Storage, TensorInfo
 
 __all__ = ["NAME", "SUFFIXES", "TORCH_NAME", "read", "read_files", "read_truncated", "sniff"]
@@ -248,7 +249,8 @@ def in_file(tensors: Sequence[TensorInfo], file: str) -> list[TensorInfo]:
             key = tensor.storage.key
             if key not in made:
                 made[key] = replace(tensor.storage, key=f"{file}:{key}")
-            tensor = replace(tensor, storage=made[key], origin=None)
+            origin = None if is_bare(tensor.origin) else tensor.origin
+            tensor = replace(tensor, storage=made[key], origin=origin)
         found.append(tensor)
     return found
 

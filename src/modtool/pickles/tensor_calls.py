@@ -9,7 +9,7 @@ from types import MappingProxyType
 from modtool.pickles.plain import mapping_of
 from modtool.pickles.symbols import Call, class_named
 
-__all__ = ["inner_call", "math_bits_of", "own_attributes", "own_type"]
+__all__ = ["inner_call", "is_bare", "math_bits_of", "own_attributes", "own_type"]
 
 PARAMETERS = frozenset(
     {"torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"}
@@ -85,3 +85,8 @@ def own_attributes(origin: object) -> list[str]:
         for part in state if isinstance(state, tuple) else (state,):
             names += map(str, mapping_of(part) or ())
     return names
+
+
+def is_bare(origin: object) -> bool:
+    """True for a tensor that is its stored elements, and has nothing that Python adds to them."""
+    return not (math_bits_of(origin) or own_type(origin) or own_attributes(origin))
