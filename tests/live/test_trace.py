@@ -232,6 +232,13 @@ def test_no_real_pass_that_needs_more_memory_than_there_is() -> None:
         run(model, "2,3", rebuild=build)
 
 
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature:UserWarning")
+def test_a_lazy_model_is_given_no_inputs_that_do_not_fit_in_memory() -> None:
+    message = r"lazy modules take their shapes from real inputs; that takes 4\.0 TB of memory"
+    with pytest.raises(UsageError, match=message):
+        run(nn.LazyLinear(2), "1000000,1000000")
+
+
 def test_a_model_on_the_meta_device() -> None:
     result = run(mlp().to("meta"), "32,784", backward=True)
     assert (result.executed, result.error, result.macs) == ("fake", None, 6_504_448)

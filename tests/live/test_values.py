@@ -191,6 +191,7 @@ ROWS = [
     Row("addbmm", lambda: Calls(torch.addbmm), ("3,4", "2,3,5", "2,5,4"), 0, 2 * 3 * 4 * 5),
     Row("outer product", lambda: Calls(torch.outer), ("3", "4"), 0, 0),
     Row("cdist", lambda: Calls(torch.cdist), ("3,8", "4,8"), 0, 3 * 4 * 8),
+    Row("pdist", lambda: Calls(torch.pdist), ("5,8",), 0, 5 * 4 // 2 * 8),
     Row("complex", lambda: nn.Linear(5, 3, dtype=torch.complex64), ("2,5:complex64",), 18, 30),
     Row("bfloat16", lambda: nn.Linear(5, 3, dtype=torch.bfloat16), ("2,5",), 18, 30),
     # n/2 · log2 n for each row of 16 complex elements; half of that where they are real.

@@ -11,7 +11,7 @@ from modtool.live.fake import is_fake
 from modtool.live.inputs import Inputs, InputSpec, mapped
 from modtool.live.passes import Pass, Settings
 
-__all__ = ["CHEAP", "is_cheap", "is_hollow", "is_small", "size_for_real"]
+__all__ = ["CHEAP", "is_cheap", "is_hollow", "is_small", "size_for_real", "size_of_inputs"]
 
 # What is nice to have of a real pass, such as confirming a failure, is had below this size.
 CHEAP = 2 * 10**9
@@ -39,15 +39,26 @@ def is_cheap(model: nn.Module, inputs: Inputs) -> bool:
 
     A fake pass costs as much as importing torch once more: its shapes pull in torch's compiler.
     """
-    shapes: list[tuple[int, ...]] = []
+    shapes = (tuple(each.shape) for each in tensors_given(inputs))
+    return size_of(model) + sum(map(guess, shapes)) < CHEAP
+
+
+def size_of_inputs(inputs: Inputs) -> int:
+    """Bytes of all that a model is given."""
+    return sum(math.prod(each.shape) * each.dtype.itemsize for each in tensors_given(inputs))
+
+
+def tensors_given(inputs: Inputs) -> list[InputSpec | torch.Tensor]:
+    """The tensors among a model's inputs, made already or to be made."""
+    found: list[InputSpec | torch.Tensor] = []
 
     def visit(_: str, value: object) -> object:
         if isinstance(value, InputSpec | torch.Tensor):
-            shapes.append(tuple(value.shape))
+            found.append(value)
         return value
 
     mapped(inputs, visit)
-    return size_of(model) + sum(map(guess, shapes)) < CHEAP
+    return found
 
 
 def guess(shape: tuple[int, ...]) -> int:

@@ -160,6 +160,11 @@ def pairwise_distance(first: Shape, second: Shape, *_: object, out: Any) -> int:
     return math.prod((*out, first[-1]))
 
 
+def distances_within(points: Shape, *_: object, out: Any) -> int:
+    """(p, m): a sum over m for each of the p · (p - 1) / 2 pairs."""
+    return math.prod((*out, points[-1]))
+
+
 def fourier(signal: Shape, axes: list[int], *_: object, out: Any) -> int:
     """Complex to complex: half a multiply-accumulate for each element, for each halving."""
     return round(butterflies(signal, axes))
@@ -248,6 +253,7 @@ FORMULAS: Mapping[str, Formula] = MappingProxyType(
         **{f"quantized.quantized_{name}_dynamic": quantized_cell for name in QUANTIZED_CELLS},
         "aten._trilinear": trilinear,
         "aten._cdist_forward": pairwise_distance,
+        "aten._pdist_forward": distances_within,
         "aten._euclidean_dist": pairwise_distance,
         "aten._fft_c2c": fourier,
         "aten._fft_r2c": real_fourier,

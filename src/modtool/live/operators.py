@@ -86,7 +86,7 @@ LEFT_OUT_NAMES = """
 
     losses: binary_cross_entropy binary_cross_entropy_with_logits _ctc_loss _cudnn_ctc_loss
     huber_loss mse_loss multi_margin_loss multilabel_margin_loss_forward nll_loss2d_forward
-    nll_loss_forward smooth_l1_loss soft_margin_loss _pdist_forward
+    nll_loss_forward smooth_l1_loss soft_margin_loss
 """
 LEFT_OUT = frozenset(name for name in LEFT_OUT_NAMES.split() if not name.endswith(":"))
 

@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import (
 from torch.nn.parameter import UninitializedBuffer
 
 from modtool.errors import UsageError
-from modtool.live.affording import CHEAP, is_cheap, is_hollow, size_for_real
+from modtool.live.affording import CHEAP, is_cheap, is_hollow, size_for_real, size_of_inputs
 from modtool.live.blame import user_line
 from modtool.live.fake import is_uninitialized
 from modtool.live.input_types import real_dtype
@@ -115,7 +115,7 @@ def trace(
         if is_answer(model, fake, rebuild, asked, settings):
             return report(fake, target, asked, (*left_out(fake, asked), *scripted(model)))
     throwaway = is_hollow(model)
-    chosen = with_values(model, fake, rebuild, settings)
+    chosen = with_values(model, inputs, fake, rebuild, settings)
     settings = replace(settings, keep_all=not throwaway and (fake is None or bool(fake.failure)))
     real, _ = run_typed(chosen, inputs, settings, "real")
     notes = () if asked.needs_values or is_confirmed(fake, real) else (why_real(fake),)
@@ -259,27 +259,35 @@ def needs_values(error: BaseException) -> bool:
 
 def with_values(
     model: nn.Module,
+    inputs: Inputs,
     fake: Pass | None,
     rebuild: Callable[[], nn.Module] | None,
     settings: Settings,
 ) -> nn.Module:
     """The model to run for real."""
-    if fake is None:
+    if fake is None and is_lazy(model):
         # A lazy module becomes another class in its first pass: that happens to a copy.
-        return copied(model) if is_lazy(model) else real_tensors(model, rebuild, NEEDED)
-    free = available_memory()
-    needed = size_for_real(model, fake, settings)
+        refuse_beyond_memory(size_of_inputs(inputs), why_real(None).message)
+        return copied(model)
+    if fake is None:
+        return real_tensors(model, rebuild, NEEDED)
     cause = why_real(fake).message if fake.failure else NEEDED
+    refuse_beyond_memory(size_for_real(model, fake, settings), cause)
+    return real_tensors(model, rebuild, cause)
+
+
+NEEDED = "what is asked needs values"
+
+
+def refuse_beyond_memory(needed: int, cause: str) -> None:
+    """Refuse a real pass that takes so many bytes at least, where fewer are free."""
+    free = available_memory()
     if free is not None and needed > free:
         raise UsageError(
             f"{cause}; that takes {shown_bytes(needed)} of memory or more, and "
             f"{shown_bytes(free)} are free",
             "trace a smaller configuration of the model, or smaller inputs",
         )
-    return real_tensors(model, rebuild, cause)
-
-
-NEEDED = "what is asked needs values"
 
 
 def real_tensors(
