@@ -15,6 +15,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from modtool import trace
+from modtool.errors import UsageError
 from tests.conftest import Ran
 
 Modtool = Callable[..., Ran]
@@ -964,3 +966,10 @@ def test_in_a_process_of_its_own(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.decode() == TABLE
+
+
+@pytest.mark.parametrize("shape", [["2,3"], (2, 3), 3, torch.ones(2, 3)])
+def test_a_shape_that_is_no_text_is_bad_usage(shape: Any) -> None:
+    kind = type(shape).__name__
+    with pytest.raises(UsageError, match=f"the shape of an input is text, not a {kind}"):
+        trace(nn.Linear(3, 2), shape)

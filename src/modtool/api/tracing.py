@@ -73,6 +73,12 @@ def trace(
         raise UsageError(f"a pass cannot be repeated {repeat} times")
     if target_shape is not None and loss is None:
         raise UsageError("a target's shape is for a loss", "name one: --loss CrossEntropyLoss")
+    for shape in input_shapes:
+        if not isinstance(shape, str):
+            raise UsageError(
+                f"the shape of an input is text, not a {type(shape).__name__}",
+                'one text for each: trace(model, "32,784", "32:int64")',
+            )
     request = Request(
         mode="train" if mode == "train" else "eval",
         backward=backward or loss is not None,
