@@ -414,3 +414,13 @@ def test_more_plain_values_than_are_looked_at_are_not_called_the_same() -> None:
     ]
     assert not found.same
     assert compare_structure(cut("a.pth"), cut("b.pth"), Options(ignore=("values",))).same
+
+
+def test_plain_values_of_one_path_are_all_compared(tmp_path: Path) -> None:
+    a = {"w": torch.ones(2), "x": {1: "a", "1": "b"}, "y.z": 1, "y": {"z": 2}}
+    b = {"w": torch.ones(2), "x": {1: "A", "1": "b"}, "y.z": 1, "y": {"z": 3}}
+    found = diff(*saved(tmp_path, a, b))
+    assert found.values == (
+        ValueChange("x.1", ("a", "b"), "a", "A"),
+        ValueChange("y.z (2)", ("a", "b"), 2, 3),
+    )

@@ -1,5 +1,6 @@
 """The plain values of a training checkpoint, by dotted path: epoch, losses, learning rates."""
 
+from collections import Counter
 from collections.abc import Mapping
 
 from modtool.errors import UnsafeFileError
@@ -35,6 +36,7 @@ class Values:
         self.display = Display(min(self.most, self.limit))
         self.found: dict[str, object] = {}
         self.open: set[int] = set()
+        self.times: Counter[str] = Counter()
 
     def keep(self, path: str, value: object) -> None:
         """Record the values inside a value; tensors are left out."""
@@ -62,12 +64,12 @@ class Values:
         if children is None or len(self.open) > MAX_DEPTH:
             if path:
                 cycles = self.display.cycles
-                self.found[path] = self.display.show(value)
+                self.put(path, self.display.show(value))
                 if self.display.cycles > cycles:
                     self.places.take_cycle(path)
             return
         if not children and path:
-            self.found[path] = {}
+            self.put(path, {})
         self.open.add(id(value))
         prefix = f"{path}." if path else ""
         for key, item in children.items():
@@ -75,6 +77,17 @@ class Values:
                 break
             self.keep(prefix + key_text(key), item)
         self.open.discard(id(value))
+
+    def put(self, path: str, shown: object) -> None:
+        """Record what is shown; of two values with one path the later is `a.b (2)`.
+
+        So are the second of the keys 1 and "1", and {"b": …} under "a" beside "a.b".
+        """
+        name = path
+        while name in self.found:
+            self.times[path] += 1
+            name = f"{path} ({self.times[path] + 1})"
+        self.found[name] = shown
 
     def nested(self, value: object) -> Mapping[object, object] | None:
         """The items of a list or tuple that holds containers or tensors of its own, by index."""
