@@ -288,3 +288,16 @@ def test_classes_whose_modules_are_hidden_by_functions(tmp_path: Path) -> None:
     with torch.serialization.safe_globals([]):  # forgets what is added in it
         exec(verdict.line, {"torch": torch})
         assert isinstance(torch.load(path, weights_only=True), nn.Sequential)
+
+
+def test_a_wrapped_model_with_constants_among_its_attributes(tmp_path: Path) -> None:
+    path = tmp_path / "wrapped.pth"
+    model = nn.DataParallel(nn.Linear(3, 2))
+    model.settings = (..., NotImplemented)  # type: ignore[assignment]
+    torch.save(model, path)
+    verdict = verdict_of(path)
+    with torch.serialization.safe_globals([]):
+        exec(verdict.line, {"torch": torch})
+        loaded = torch.load(path, weights_only=True)
+    assert isinstance(loaded, nn.DataParallel)
+    assert loaded.settings == (..., NotImplemented)

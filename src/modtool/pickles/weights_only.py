@@ -155,7 +155,12 @@ RENAMED = "numpy.core.", "numpy._core."
 # `torch.optim` deletes the names of these modules once their classes are imported.
 OPTIMIZER = re.compile(r"\Atorch\.optim\.(?!lr_scheduler\.|swa_utils\.)\w+\.(?=[A-Z]\w*\Z)")
 # The functions of these names hide their modules, which `sys.modules` alone still has.
-HIDDEN = re.compile(r"\A(torch\.nn\.utils\.(?:weight_norm|spectral_norm))\.(?=\w+\Z)")
+HIDDEN = re.compile(
+    r"\A(torch\.(?:nn\.utils\.(?:weight_norm|spectral_norm)|nn\.parallel\.data_parallel"
+    r"|export\.unflatten))\.(?=\w+\Z)"
+)
+# Constants know no module of their own: `add_safe_globals` takes them with a name.
+CONSTANTS = frozenset({"builtins.Ellipsis", "builtins.NotImplemented"})
 
 
 # -- the rules -------------------------------------------------------------------------------------
@@ -235,6 +240,8 @@ def expression(name: str) -> str:
     """What stands for a global in the list of `add_safe_globals`."""
     if name.startswith(RENAMED):
         return f"({name}, {name!r})"
+    if name in CONSTANTS:
+        return f"({name.removeprefix('builtins.')}, {name!r})"
     if HIDDEN.match(name):
         return HIDDEN.sub(r'__import__("sys").modules["\1"].', name)
     return OPTIMIZER.sub("torch.optim.", name).removeprefix("builtins.")
