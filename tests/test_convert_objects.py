@@ -319,3 +319,70 @@ def test_the_versions_of_torchs_classes_in_their_old_places() -> None:
     assert version_of("torch.nn.quantized.dynamic.modules.linear.Linear") == 4
     assert version_of("torch.quantization.observer.MinMaxObserver") == 3
     assert version_of("torch.nn.modules.linear.Linear") == 1
+
+
+# -- a list of parts ------------------------------------------------------------------------------
+
+
+def parts() -> list[object]:
+    """What `torch.save([model, optimizer], FILE)` was given in many an old training script."""
+    model = net()
+    return [model, stepped(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), model), 7]
+
+
+def test_a_list_of_a_model_and_its_optimizer(modtool: Modtool) -> None:
+    torch.save(parts(), "in.pth")
+    counted = json.loads(modtool("count", "in.pth", "--json").out)
+    assert (counted["total"], counted["trainable"], counted["buffers"]) == (29, 29, 7)
+    assert [(part["name"], part["role"]) for part in counted["sections"]] == [
+        ("0", "model"),
+        ("1", "optimizer"),
+    ]
+    shown = json.loads(modtool("summary", "in.pth", "--json").out)
+    assert [module["type"] for module in shown["modules"]] == [
+        "Sequential",
+        "Linear",
+        "BatchNorm1d",
+        "Linear",
+    ]
+    assert shown["values"]["2"] == 7
+    assert modtool("convert", "in.pth", "-o", "out.pth").code == 0
+    found, expected = torch.load("out.pth"), net().state_dict()
+    assert [(name, each.shape) for name, each in found.items()] == [
+        (name, each.shape) for name, each in expected.items()
+    ]
+
+
+def test_what_is_left_out_of_a_list_leaves_its_place(modtool: Modtool) -> None:
+    torch.save(tuple(parts()), "in.pth")
+    options = ("--to", "checkpoint", "--drop-optimizer", "-o", "out.pth")
+    assert modtool("convert", "in.pth", *options).code == 0
+    model, optimizer, epoch = torch.load("out.pth")
+    assert (list(model), optimizer, epoch) == (list(net().state_dict()), None, 7)
+
+
+def test_a_list_has_no_place_for_flags(modtool: Modtool) -> None:
+    model, optimizer, epoch = parts()
+    assert isinstance(model, nn.Module)
+    assert isinstance(optimizer, torch.optim.Optimizer)
+    torch.save([model.state_dict(), optimizer.state_dict(), epoch], "in.pth")
+    ran = modtool("freeze", "in.pth", "0", "-o", "out.pth")
+    assert (ran.code, ran.err) == (
+        2,
+        "error: in.pth has no place for what is trainable\n"
+        "  write the plan alone with -o plan.json, and give it to modtool.apply_freeze\n",
+    )
+
+
+def test_a_list_as_a_distributed_checkpoint(modtool: Modtool) -> None:
+    torch.save(parts(), "in.pth")
+    ran = modtool("convert", "in.pth", "--to", "dcp", "-o", "out", "--json")
+    assert ran.code == 0
+    notes = {note["code"]: note["message"] for note in json.loads(ran.out)["notes"]}
+    assert notes["keys-become-text"].startswith("keys that are no text: 0, 1, ")
+    assert modtool("count", "out", "--total").out == "29\n"
+
+
+def test_a_list_of_two_nets_is_equal_to_itself(modtool: Modtool) -> None:
+    torch.save([nn.Linear(2, 3), nn.Sequential(nn.ReLU())], "in.pth")
+    assert modtool("diff", "in.pth", "in.pth").code == 0

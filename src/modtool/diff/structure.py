@@ -132,11 +132,22 @@ def is_equal(a: object, b: object, known: Known) -> bool:
 
 def module_changes(a: Checkpoint, b: Checkpoint) -> Iterator[ModuleChange]:
     """The modules that both have, where type, settings or mode differ."""
-    known = {module.path: module for module in b.model_modules if module.type}
+    several = max(len(sections_of(side)) for side in (a, b)) > 1
+    known = {placed(module, several): module for module in b.model_modules if module.type}
     for module in a.model_modules:
-        other = known.get(module.path)
+        other = known.get(placed(module, several))
         if module.type and other is not None and said(module, other) != said(other, module):
             yield ModuleChange(module.path, said(module, other), said(other, module))
+
+
+def sections_of(side: Checkpoint) -> set[str | None]:
+    """The sections that the modules of a model lie in: more than one for a pair of nets."""
+    return {module.section for module in side.model_modules}
+
+
+def placed(module: ModuleNode, several: bool) -> tuple[str | None, str]:
+    """Where a module lies; one of several nets is known by the section, too."""
+    return (module.section if several else None), module.path
 
 
 def said(module: ModuleNode, other: ModuleNode) -> str:

@@ -13,7 +13,7 @@ from modtool.pickles.display import key_text
 from modtool.pickles.extra_state import hook_notes
 from modtool.pickles.modules import Found, ModuleWalk, described, module_parts
 from modtool.pickles.places import Places, entries
-from modtool.pickles.plain import breadth, mapping_of
+from modtool.pickles.plain import breadth, items_of, mapping_of
 from modtool.pickles.roles import (
     buffer_names,
     is_extra_state,
@@ -30,6 +30,8 @@ __all__ = ["Contents", "contents_of"]
 
 # The key under which `modtool freeze` records name -> bool in a training checkpoint.
 REQUIRES_GRAD = "requires_grad"
+# A list of more is one of tensors or of results, not of a model and what trains it.
+MAX_PARTS = 100
 # The entry of a quantized module that a numbered tensor was packed in.
 PACKED = re.compile(
     r"\A((?:.*\.)?(?:_packed_params|_packed_weight_[ih]h|_all_weight_values\.\d+\.param))(?:\.\d+)+\Z"
@@ -104,10 +106,18 @@ class Walk:
             return "full_model"
         mapping = entries(root)
         if mapping is None:
-            return "tensors"
+            return "checkpoint" if self.is_several(root) else "tensors"
         if self.is_flat(mapping):
             return "state_dict" if all(isinstance(key, str) for key in mapping) else "tensors"
         return "checkpoint"
+
+    def is_several(self, root: object) -> bool:
+        """True for a list or tuple of parts such as `[model, criterion, optimizer]`."""
+        items = items_of(root) or ()
+        return len(items) <= MAX_PARTS and any(
+            module_parts(item) is not None or "param_groups" in (entries(item) or ())
+            for item in items
+        )
 
     def is_flat(self, mapping: Mapping[object, object]) -> bool:
         """True for tensors by name or by number, and nothing nested that holds any more."""
@@ -125,7 +135,7 @@ class Walk:
             return
         self.open.add(id(value))
         self.places.spend(breadth(value))
-        mapping = entries(value) or {}
+        mapping = entries(value) or dict(enumerate(items_of(value) or ()))
         whole = "param_groups" in mapping  # an optimizer's state_dict, and nothing else
         for key, item in mapping.items():
             name = f"{path}.{key_text(key)}" if path else key_text(key)

@@ -27,7 +27,8 @@ def distributed(plan: Plan) -> Plan:
         UsageError: Its object contains itself.
     """
     walk = Walk()
-    tree = walk.value(plan.tree, "")
+    whole = plan.tree
+    tree = walk.value(dict(enumerate(whole)) if isinstance(whole, list | tuple) else whole, "")
     notes = list(plan.notes)
     if walk.renamed:
         notes.append(note("keys-become-text", "", f"keys that are no text: {some(walk.renamed)}"))

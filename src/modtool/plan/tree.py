@@ -58,9 +58,31 @@ def find_key(entries: Mapping[object, object], path: str) -> tuple[object, str] 
     return None
 
 
+def item_at(tree: list[object] | tuple[object, ...], path: str) -> tuple[int, str] | None:
+    """The index that a dotted path begins with, and the rest of the path."""
+    index, _, rest = path.partition(".")
+    inside = index.isdecimal() and int(index) < len(tree)
+    return (int(index), rest) if inside else None
+
+
+def with_item(
+    tree: list[object] | tuple[object, ...], index: int, item: object
+) -> list[object] | tuple[object, ...]:
+    """A list or tuple of the same kind with another item."""
+    made = [*tree[:index], item, *tree[index + 1 :]]
+    return made if isinstance(tree, list) else tuple(made)
+
+
 def at(tree: object, path: str) -> object:
-    """What lies at a dotted path; None where nothing does."""
+    """What lies at a dotted path, in dicts, lists and tuples; None where nothing does."""
     while path:
+        if isinstance(tree, list | tuple):
+            item = item_at(tree, path)
+            if item is None:
+                return None
+            index, path = item
+            tree = tree[index]
+            continue
         found = entries(tree)
         place = find_key(found, path) if found is not None else None
         if found is None or place is None:
@@ -71,7 +93,16 @@ def at(tree: object, path: str) -> object:
 
 
 def without(tree: object, path: str) -> object:
-    """The tree without what lies at a dotted path; the tree given is left as it is."""
+    """The tree without what lies at a dotted path; the tree given is left as it is.
+
+    In a list None takes its place, so that the others keep theirs.
+    """
+    if isinstance(tree, list | tuple):
+        item = item_at(tree, path)
+        if item is None:
+            return tree
+        index, rest = item
+        return with_item(tree, index, without(tree[index], rest) if rest else None)
     found = entries(tree)
     place = find_key(found, path) if found is not None else None
     if found is None or place is None:
@@ -87,13 +118,13 @@ def without(tree: object, path: str) -> object:
 
 def put(tree: object, path: str, value: object) -> object:
     """The tree with a value at a dotted path; dicts on the way are entered, lists too."""
-    if isinstance(tree, list):
-        index, _, rest = path.partition(".")
-        if not index.isdigit() or int(index) >= len(tree):
+    if isinstance(tree, list | tuple):
+        item = item_at(tree, path)
+        if item is None:
             return DROPPED
-        inner = put(tree[int(index)], rest, value) if rest else value
-        at = int(index)
-        return inner if inner is DROPPED else [*tree[:at], inner, *tree[at + 1 :]]
+        index, rest = item
+        inner = put(tree[index], rest, value) if rest else value
+        return inner if inner is DROPPED else with_item(tree, index, inner)
     found = entries(tree)
     if found is None:
         return DROPPED

@@ -10,7 +10,7 @@ from modtool.plan.tree import DROPPED, entries, put, with_entries, without
 from modtool.write.storages import Placement, key_of
 from modtool.write.torch_symbols import name, rebuilt
 
-__all__ = ["flagged", "rewritten", "with_bn_eval"]
+__all__ = ["flagged", "refuse_without_place", "rewritten", "with_bn_eval"]
 
 
 def with_bn_eval(tree: object, plan: Plan) -> object:
@@ -64,14 +64,23 @@ def flagged(plan: Plan, changes: Mapping[int, object]) -> dict[int, object]:
         else:
             beside = True
     tree = with_bn_eval(with_map(plan) if beside else plan.tree, plan)
+    refuse_without_place(tree, plan)
+    if tree is not plan.tree:
+        made[id(plan.tree)] = tree
+    return made
+
+
+def refuse_without_place(tree: object, plan: Plan) -> None:
+    """Refuse a file whose object is no dict, to put a map of flags in.
+
+    Raises:
+        UsageError: `tree` is what `put` gives for such an object.
+    """
     if tree is DROPPED:
         raise UsageError(
             f"{plan.source.target} has no place for what is trainable",
             "write the plan alone with -o plan.json, and give it to modtool.apply_freeze",
         )
-    if tree is not plan.tree:
-        made[id(plan.tree)] = tree
-    return made
 
 
 def is_parameter(origin: object) -> bool:

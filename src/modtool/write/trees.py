@@ -9,7 +9,7 @@ from modtool.plan import FLAGS_KEY, Plan, PlannedTensor
 from modtool.plan.tree import joined
 from modtool.plan.tree import put as put_value
 from modtool.records import TensorInfo
-from modtool.write.rewriting import with_bn_eval
+from modtool.write.rewriting import refuse_without_place, with_bn_eval
 from modtool.write.storages import key_of
 
 __all__ = ["Tree"]
@@ -32,6 +32,7 @@ class Tree:
             tree = put_value(tree, FLAGS_KEY, dict(self.plan.requires_grad))
         if self.plan.form == "checkpoint":
             tree = with_bn_eval(tree, self.plan)
+        refuse_without_place(tree, self.plan)
         return self.value(tree, "")
 
     def value(self, value: object, path: str) -> object:
