@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tests.conftest import Ran
@@ -492,8 +493,20 @@ def test_in_place(modtool: Modtool) -> None:
     )
     assert refused == Ran(2, "", said)
     assert modtool("convert", "ckpt.pth", "--in-place", "--verify").code == 0
+    after = torch.load("ckpt.pth", weights_only=True)
+    same(after["model"], before["model"])
+    assert (after.keys(), after["epoch"]) == (before.keys(), before["epoch"])
+    assert modtool("convert", "ckpt.pth", "--in-place", "--drop-optimizer").code == 0
+    assert load("ckpt.pth").keys() == before.keys() - {"optimizer"}
+    assert modtool("convert", "ckpt.pth", "--in-place", "--to", "state_dict").code == 0
     same(load("ckpt.pth"), before["model"])
     assert os.listdir() == ["ckpt.pth"]
+
+
+def test_in_place_safetensors_stay_safetensors(modtool: Modtool) -> None:
+    save_file({"a": torch.ones(3)}, "x.safetensors")
+    assert modtool("convert", "x.safetensors", "--in-place", "--dtype", "fp16").code == 0
+    assert torch.equal(load_file("x.safetensors")["a"], torch.ones(3, dtype=torch.float16))
 
 
 def test_verify_says_so(modtool: Modtool) -> None:

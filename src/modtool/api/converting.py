@@ -59,7 +59,7 @@ def convert(
         output: The file to write, an index, or a folder; None means beside the source, named
             after the form, or with `writing.in_place` the source itself.
         to: `state_dict`, `checkpoint`, `safetensors` or `dcp`; None means what the output's suffix
-            says.
+            says; in place, a training checkpoint stays one.
         section: The part of a training checkpoint to take as the model.
         salvage: Write what is whole of a source that is damaged or ends too early; what is lost
             is listed as dropped.
@@ -85,12 +85,14 @@ def convert(
     if to == "dcp" and (max_shard_size is not None or writing.in_place):
         raise UsageError("a distributed checkpoint is a folder of its own, with one large file")
     largest = None if max_shard_size is None else size_of(max_shard_size)
-    form = to or form_of(output, sharded=sharded)
     if writing.in_place:
         output = in_place(os.fspath(source), output, sharded=sharded)
+    form = to or form_of(output, sharded=sharded)
     refuse_misnamed(output, to)
     target = output_for(os.fspath(source), output, form, sharded=sharded)
     checkpoint = complete(open_checkpoint(os.fspath(source), truncated=salvage))
+    if writing.in_place and to is None and section is None and checkpoint.kind == "checkpoint":
+        form = "checkpoint" if form == "state_dict" else form  # the only copy loses nothing unasked
     if form != "safetensors":
         checkpoint = with_values(checkpoint)
     plan = plans.plan_conversion(checkpoint, to=form, section=section)

@@ -150,7 +150,9 @@ Salvage = Annotated[
 InPlace = Annotated[
     bool,
     typer.Option(
-        "--in-place", help="Replace the source; it is kept until the new file is complete."
+        "--in-place",
+        help="Replace the source, which is kept until the new file is complete; without --to a "
+        "checkpoint stays one.",
     ),
 ]
 KEEP = TiedName("keep")
