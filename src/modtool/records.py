@@ -211,6 +211,7 @@ class TensorInfo:
         return self.stride is None or is_contiguous(self.shape, self.stride)
 
 
+@lru_cache(maxsize=4096)  # the layers of a model have few shapes among them
 def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The row-major stride of a shape, in elements, as `torch.empty(shape).stride()` has it."""
     stride: list[int] = []
@@ -221,7 +222,7 @@ def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(reversed(stride))
 
 
-@lru_cache(maxsize=4096)  # the layers of a model have few shapes among them
+@lru_cache(maxsize=4096)
 def is_contiguous(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
     """True when a tensor of this shape and stride is row-major without gaps (torch's rule)."""
     expected = 1

@@ -33,11 +33,14 @@ def modules_by_path(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def hidden_objects(module: nn.Module) -> Iterator[tuple[str, nn.Module | nn.Parameter]]:
     """Modules and parameters that a module keeps in plain containers, with the attribute's name."""
-    own = [(name, value) for name, value in vars(module).items() if name not in BOOKKEEPING]
+    own = [
+        (name, value)
+        for name, value in vars(module).items()
+        if name not in BOOKKEEPING and isinstance(value, CONTAINERS) and value
+    ]
     for name, value in own:
-        if isinstance(value, CONTAINERS) and value:
-            for found in contents(value, set()):
-                yield name, found
+        for found in contents(value, set()):
+            yield name, found
 
 
 def contents(container: object, seen: set[int]) -> Iterator[nn.Module | nn.Parameter]:
