@@ -44,3 +44,13 @@ def test_every_module_has_the_totals_of_what_lies_below_it(held: list[TensorInfo
 
 def test_every_column_of_modules_has_its_cell() -> None:
     assert list(MODULE_CELLS) == [column.key for column in COLUMNS["modules"]]
+
+
+def test_a_view_that_covers_two_others_adds_nothing() -> None:
+    storage = Storage("0", 8)
+    held = [
+        TensorInfo("a", "float32", (1,), storage, requires_grad=True),
+        TensorInfo("b", "float32", (1,), storage, offset=1, requires_grad=True),
+        TensorInfo("both", "float32", (2,), storage, requires_grad=True),
+    ]
+    assert module_figures([ModuleNode("")], held)[""] == Figures(2, 2, 2, 8)

@@ -66,9 +66,18 @@ def module_figures(
 
 
 def sharing_indices(tensors: Sequence[TensorInfo]) -> set[int]:
-    """The indices of tensors that have elements in common with others."""
+    """The indices of tensors that have elements in common with others, or whose storage has some.
+
+    One view may cover two others that have nothing in common: all of a storage count together.
+    """
     pairs = [(at, first) for at, first in enumerate(share(tensors).first) if first is not None]
-    return {index for pair in pairs for index in pair}
+    sharing = {index for pair in pairs for index in pair}
+    stores = {each.storage.key for each in map(tensors.__getitem__, sharing) if each.storage}
+    return sharing | {
+        index
+        for index, each in enumerate(tensors)
+        if stores and each.storage is not None and each.storage.key in stores
+    }
 
 
 def take_tied(figures: Figures, held: Sequence[TensorInfo], own: Sequence[TensorInfo]) -> None:
