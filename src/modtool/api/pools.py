@@ -56,6 +56,17 @@ def at_once(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
+def result_of(future: "Future[Checked]", target: str) -> Checked:
+    """What another process found; a failure where the process is gone."""
+    from concurrent.futures.process import BrokenProcessPool
+
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        message = f"{target}: not checked, as a process that reads files was killed"
+        return Checked(target, failure=Failure(message, "was there too little memory?"))
+
+
 # -- elements ----------------------------------------------------------------------------------
 
 
@@ -133,17 +144,3 @@ def size_of(target: str) -> int:
         return sum(each.stat().st_size for each in os.scandir(target) if each.is_file())
     except OSError:
         return 0
-
-
-# -- processes ---------------------------------------------------------------------------------
-
-
-def result_of(future: "Future[Checked]", target: str) -> Checked:
-    """What another process found; a failure where the process is gone."""
-    from concurrent.futures.process import BrokenProcessPool
-
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        message = f"{target}: not checked, as a process that reads files was killed"
-        return Checked(target, failure=Failure(message, "was there too little memory?"))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from modtool.names import WRAPPERS, Renamer, stripped
-from modtool.notes import note
+from modtool.notes import first_names, note
 from modtool.records import Checkpoint, Note
 
 __all__ = [
@@ -26,8 +26,7 @@ SHOWN = 4
 
 def some(names: list[str]) -> str:
     """The first few names."""
-    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    return first_names(names, SHOWN)
 
 
 def number_of(count: int, word: str) -> str:

@@ -8,6 +8,7 @@ from functools import partial
 from modtool.errors import UsageError
 from modtool.names import AUTO, Renamer, mapped, shared_prefixes, stripped
 from modtool.patterns import select
+from modtool.pickles.values import free_name
 from modtool.plan import types_of
 from modtool.plan.renames import completed, unwrapped
 from modtool.records import Checkpoint, TensorInfo
@@ -77,11 +78,7 @@ def by_name(checkpoint: Checkpoint, names: Names, *, model_only: bool) -> dict[s
     times: Counter[str] = Counter()
     for tensor in checkpoint.model_tensors if model_only else checkpoint.tensors:
         if tensor.persistent or not model_only:
-            name = called = names.of(tensor)
-            while called in found:
-                times[name] += 1
-                called = f"{name} ({times[name] + 1})"
-            found[called] = tensor
+            found[free_name(names.of(tensor), found, times)] = tensor
     return found
 
 

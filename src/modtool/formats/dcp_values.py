@@ -43,13 +43,9 @@ def with_small_values(root: object) -> tuple[object, int]:
 
 def parts(value: object) -> list[object]:
     """The items of a dict or list; the object of a distributed checkpoint has no others."""
-    return (
-        list(value.values())
-        if isinstance(value, dict)
-        else value
-        if isinstance(value, list)
-        else []
-    )
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []
 
 
 def replaced(value: object, read: Mapping[int, object]) -> object:

@@ -57,7 +57,7 @@ def nested_values(checkpoint: Checkpoint) -> object:
     """
     made: dict[str, object] = {}
     for tensor in checkpoint.tensors:
-        put(made, ".".join(filter(None, (tensor.section, tensor.name))), values_of(tensor))
+        put(made, tensor.full_name, values_of(tensor))
     for name, value in checkpoint.values.items():
         if not is_plain(value) and not isinstance(stored(checkpoint, name), str):
             raise UsageError(

@@ -22,16 +22,9 @@ TYPED = frozenset(
         "torch._tensor._rebuild_from_type_v2",
     }
 )
-# The argument with the attributes of a tensor, of those that have one for them.
-STATES: Mapping[str, int] = MappingProxyType(
-    {
-        "torch.tensor._rebuild_from_type": 3,
-        "torch._tensor._rebuild_from_type": 3,
-        "torch._tensor._rebuild_from_type_v2": 3,
-        "torch._utils._rebuild_parameter_with_state": 3,
-    }
-)
-# The argument that holds them, of those with an argument for them.
+# What these call has the attributes of the tensor for its fourth argument.
+STATEFUL = TYPED | {"torch._utils._rebuild_parameter_with_state"}
+# The argument that holds the bits, of those with an argument for them.
 MATH_BITS: Mapping[str, int] = MappingProxyType(
     {"torch._utils._rebuild_tensor_v2": 6, "torch._utils._rebuild_tensor_v3": 7}
 )
@@ -79,8 +72,8 @@ def own_attributes(origin: object) -> list[str]:
     """The names of the Python attributes that were saved with a tensor, in order."""
     names: list[str] = []
     for call in calls_of(origin):
-        index = STATES.get(call.callee)
-        state = call.arguments[index] if index and len(call.arguments) > index else None
+        has_state = call.callee in STATEFUL and len(call.arguments) > 3
+        state = call.arguments[3] if has_state else None
         # `__dict__`, or a tuple of it and of what lies in `__slots__`.
         for part in state if isinstance(state, tuple) else (state,):
             names += map(str, mapping_of(part) or ())

@@ -1,14 +1,14 @@
 """The plain values of a training checkpoint, by dotted path: epoch, losses, learning rates."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from modtool.errors import UnsafeFileError
 from modtool.pickles.display import COST_OF_TEXT, MAX_COST, Display, key_text, parts_of
 from modtool.pickles.places import Places
 from modtool.pickles.plain import items_of
 
-__all__ = ["REST", "TOO_MUCH", "Values", "is_cut"]
+__all__ = ["REST", "TOO_MUCH", "Values", "free_name", "is_cut"]
 
 MAX_DEPTH = 40
 MAX_LOOKED_AT = 1000
@@ -16,6 +16,15 @@ MAX_LOOKED_AT = 1000
 FREE_COST = 50_000
 # What stands for the values that were left out.
 REST, TOO_MUCH = "…", "more than can be shown"
+
+
+def free_name(name: str, taken: Collection[str], times: Counter[str]) -> str:
+    """The name itself, or `name (2)` of the second thing with it; `times` counts those."""
+    found = name
+    while found in taken:
+        times[name] += 1
+        found = f"{name} ({times[name] + 1})"
+    return found
 
 
 def is_cut(values: Mapping[str, object]) -> bool:
@@ -83,11 +92,7 @@ class Values:
 
         So are the second of the keys 1 and "1", and {"b": …} under "a" beside "a.b".
         """
-        name = path
-        while name in self.found:
-            self.times[path] += 1
-            name = f"{path} ({self.times[path] + 1})"
-        self.found[name] = shown
+        self.found[free_name(path, self.found, self.times)] = shown
 
     def nested(self, value: object) -> Mapping[object, object] | None:
         """The items of a list or tuple that holds containers or tensors of its own, by index."""

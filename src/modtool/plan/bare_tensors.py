@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from modtool.notes import note
+from modtool.notes import first_names, note
 from modtool.pickles.tensor_calls import own_attributes, own_type
 from modtool.plan.records import Dropped, Plan
 from modtool.plan.tree import joined, path_of
@@ -13,8 +13,6 @@ from modtool.records import Checkpoint, Note, TensorInfo
 __all__ = ["bare", "is_from_state_dict"]
 
 ATTRIBUTE = "an attribute that Python code gave a tensor, of which the elements alone are written"
-# Places that a note names.
-MANY = 3
 
 
 def is_from_state_dict(source: Checkpoint) -> bool:
@@ -47,5 +45,4 @@ def notes_of_types(sources: list[TensorInfo]) -> Iterator[Note]:
         if kind := own_type(source.origin):
             places.setdefault(kind, []).append(path_of(source))
     for kind, paths in places.items():
-        more = f" and {len(paths) - MANY:,} more" if len(paths) > MANY else ""
-        yield note("becomes-plain", "", f"{kind} becomes Tensor: {', '.join(paths[:MANY])}{more}")
+        yield note("becomes-plain", "", f"{kind} becomes Tensor: {first_names(paths)}")

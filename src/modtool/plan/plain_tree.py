@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from modtool.notes import note
+from modtool.notes import first_names, note
 from modtool.pickles.display import key_text
 from modtool.pickles.modules import module_parts
 from modtool.pickles.numpy_values import (
@@ -51,8 +51,6 @@ COUNTER = "collections.Counter"
 RANGES = frozenset({*builtin("range"), "__builtin__.xrange"})
 SETS = SET | FROZENSET
 MAX_NUMBERS = 10_000
-# Places that a note names.
-MANY = 3
 # The first letter of NumPy's types that are no numbers.
 ELEMENTS: Mapping[str, str] = MappingProxyType(
     {"O": "Python objects", "U": "text", "S": "bytes", "V": "records", "M": "dates", "m": "times"}
@@ -114,8 +112,7 @@ class PlainTree:
     def notes(self) -> Iterator[Note]:
         """What is to be told of the types that changed."""
         for what, paths in self.changed.items():
-            more = f" and {len(paths) - MANY:,} more" if len(paths) > MANY else ""
-            yield note("becomes-plain", "", f"{what}: {', '.join(paths[:MANY])}{more}")
+            yield note("becomes-plain", "", f"{what}: {first_names(paths)}")
 
     def holds(self, tensor: TensorInfo) -> bool:
         """False for a tensor that lies in something that was left out."""

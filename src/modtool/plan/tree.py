@@ -20,7 +20,7 @@ DROPPED = Missing()
 
 def path_of(tensor: TensorInfo) -> str:
     """Where a tensor lies from the root of its file."""
-    return place_of(tensor.section, tensor.name)
+    return tensor.full_name
 
 
 def place_of(section: str | None, name: str) -> str:

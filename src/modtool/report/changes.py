@@ -4,7 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
 
-from modtool.plan import AS_ASKED, NOT_KEPT, Plan, PlannedTensor, notes_of
+from modtool.notes import first_names
+from modtool.plan import AS_ASKED, NOT_KEPT, Plan, notes_of
+from modtool.plan.tree import place_of
 from modtool.report.tables import Column, Report, Table, Total
 
 __all__ = ["conversion_report", "dropped_document", "sentences"]
@@ -49,7 +51,7 @@ def conversion_report(
         }
 
     rows = tuple(
-        (full_name(tensor), tensor.source.shape, tensor.dtype, tensor.nbytes)
+        (place_of(tensor.section, tensor.name), tensor.source.shape, tensor.dtype, tensor.nbytes)
         for tensor in plan.tensors
     )
     return Report(
@@ -60,11 +62,6 @@ def conversion_report(
         sentences=(*sentences(plan), *([checked] if verified else [])),
         written=tuple(written),
     )
-
-
-def full_name(tensor: PlannedTensor) -> str:
-    """The name with its section, which alone is that of a lone tensor."""
-    return ".".join(part for part in (tensor.section, tensor.name) if part)
 
 
 def dropped_document(plan: Plan) -> list[dict[str, str]]:
@@ -88,7 +85,5 @@ def sentences(plan: Plan) -> Iterator[str]:
 
 def together(names: Sequence[str], why: str) -> str:
     """One line for what is left out for one reason."""
-    some = ", ".join(names[:FEW])
-    if len(names) <= FEW:
-        return f"left out {some}: {why}"
-    return f"left out {some} and {len(names) - FEW:,} more: {why} (--json names all)"
+    rest = " (--json names all)" if len(names) > FEW else ""
+    return f"left out {first_names(names, FEW)}: {why}{rest}"

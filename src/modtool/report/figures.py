@@ -72,11 +72,13 @@ def sharing_indices(tensors: Sequence[TensorInfo]) -> set[int]:
     """
     pairs = [(at, first) for at, first in enumerate(share(tensors).first) if first is not None]
     sharing = {index for pair in pairs for index in pair}
-    stores = {each.storage.key for each in map(tensors.__getitem__, sharing) if each.storage}
+    if not sharing:
+        return sharing
+    stores = {store.key for index in sharing if (store := tensors[index].storage) is not None}
     return sharing | {
         index
         for index, each in enumerate(tensors)
-        if stores and each.storage is not None and each.storage.key in stores
+        if each.storage is not None and each.storage.key in stores
     }
 
 
