@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["EVERY_VIEW", "Examiner", "Outcome", "examiner"]
+__all__ = ["EVERY_VIEW", "NASTY", "Examiner", "Outcome", "examiner"]
 
+# A name that a terminal would obey.
+NASTY = "\x1b]0;title\x07\x1b[2J\r\n\0\u202e\x9b31m"
 # The bounds are 2 seconds and 300 MB; a busy machine is granted more time, not more memory.
 CPU_SECONDS = 6
 MEGABYTES = 300

@@ -1,4 +1,6 @@
-"""A model that several tests save, freeze and convert."""
+"""Models that several tests need."""
+
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -21,3 +23,14 @@ def net() -> Net:
     """The same weights every time."""
     torch.manual_seed(0)
     return Net()
+
+
+class Function(nn.Module):
+    """What a function gives of its input."""
+
+    def __init__(self, function: Callable[[torch.Tensor], object]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> object:
+        return self.function(x)

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import save
 from torch import nn
@@ -24,7 +25,7 @@ from torch.package.package_exporter import PackageExporter
 from tests.formats import deepspeed_files, gguf_files, test_dcp, test_torch_tar
 from tests.formats.test_torchscript_json import old_archive, old_model
 
-__all__ = ["SAMPLES", "Sample", "sample"]
+__all__ = ["SAMPLES", "Sample", "sample", "whole"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,3 +314,9 @@ SAMPLES: Mapping[str, Callable[[], Sample]] = MappingProxyType(
 def sample(name: str) -> Sample:
     """One of `SAMPLES`, built once."""
     return SAMPLES[name]()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with nothing wrong, to compare with."""
+    return sample("safetensors").lay_out(tmp_path_factory.mktemp("whole"))

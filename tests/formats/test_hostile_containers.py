@@ -14,19 +14,11 @@ import numpy as np
 import pytest
 
 from tests.archives import archive, tensor, text
-from tests.examiner import EVERY_VIEW, Examiner, examiner, is_printable
+from tests.examiner import EVERY_VIEW, NASTY, Examiner, examiner, is_printable
 from tests.formats.gguf_files import ARRAY, BOOL, STRING, U32, Writer
-from tests.formats.samples import Sample, file, sample
+from tests.formats.samples import Sample, file, whole
 
-__all__ = ["examiner"]
-
-NASTY = "\x1b]0;title\x07\x1b[2J\r\n\0\u202e\x9b31m"
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file with nothing wrong, to compare with."""
-    return sample("safetensors").lay_out(tmp_path_factory.mktemp("whole"))
+__all__ = ["examiner", "whole"]
 
 
 # -- zip -------------------------------------------------------------------------------------------

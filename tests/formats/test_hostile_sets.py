@@ -8,18 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.examiner import Examiner, examiner
-from tests.formats.samples import Sample, sample
+from tests.examiner import NASTY, Examiner, examiner
+from tests.formats.samples import Sample, sample, whole
 
-__all__ = ["examiner"]
-
-NASTY = "\x1b]0;title\x07\x1b[2J\r\n\0\u202e\x9b31m"
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file with nothing wrong, to compare with."""
-    return sample("safetensors").lay_out(tmp_path_factory.mktemp("whole"))
+__all__ = ["examiner", "whole"]
 
 
 OUTSIDE = "it names a file outside its folder"

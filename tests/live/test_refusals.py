@@ -11,6 +11,7 @@ from modtool.live.fake import fake_mode
 from modtool.live.inputs import parse_inputs
 from modtool.live.passes import Executed, Settings, run_pass
 from modtool.live.trace import trace
+from tests.nets import Function
 
 TYPES = ("float32", "float64", "float16", "bfloat16", "int64", "bool", "complex64")
 
@@ -175,17 +176,6 @@ FUNCTIONS: dict[str, Callable[[torch.Tensor], object]] = {
     "complex": lambda x: torch.complex(x, x),
     "weight_norm": lambda x: torch._weight_norm(x[0, 0], torch.ones(4, 1)),
 }
-
-
-class Function(nn.Module):
-    """What a function gives of its input."""
-
-    def __init__(self, function: Callable[[torch.Tensor], object]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: torch.Tensor) -> object:
-        return self.function(x)
 
 
 def refused(model: nn.Module, dtype: str, executed: Executed) -> str | None:

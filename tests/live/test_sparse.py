@@ -8,17 +8,7 @@ from torch import nn
 
 from modtool.live.inputs import parse_inputs
 from modtool.live.trace import trace
-
-
-class Function(nn.Module):
-    """What a function gives of its input."""
-
-    def __init__(self, function: Callable[[torch.Tensor], object]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: torch.Tensor) -> object:
-        return self.function(x)
+from tests.nets import Function
 
 
 def three() -> torch.Tensor:

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint_sequential
 
 from modtool.live.inputs import parse_inputs
 from modtool.live.trace import trace
-from tests.live.test_values import Calls, Row
+from tests.live.test_values import Calls, Row, prove
 
 
 class Around(nn.Module):
@@ -409,11 +409,7 @@ ROWS = [
 )
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_parameters_and_macs(row: Row) -> None:
-    model = row.build()
-    result = trace(model, parse_inputs(row.shapes, model))
-    assert result.error is None
-    assert (result.parameters, result.macs) == (row.parameters, row.macs)
-    assert (result.executed, result.uncounted) == (row.executed, row.uncounted)
+    prove(row)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*(quant|observer):UserWarning")
