@@ -722,8 +722,8 @@ def test_memory_is_bounded_by_the_largest_tensor_that_is_filled(
             check=True,
         )
         peaks.append(int(done.stderr) * 1024)
-    # Sixteen tensors cost no more than one, but for what the allocator keeps.
-    assert peaks[1] - peaks[0] < 2 * size
+    # Sixteen tensors are 128 MiB. They cost what one does, and what the allocator keeps.
+    assert peaks[1] - peaks[0] < 4 * size
 
 
 # -- errors ------------------------------------------------------------------------------------

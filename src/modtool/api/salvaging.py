@@ -1,6 +1,6 @@
 """`convert --salvage`: what of a damaged file is whole."""
 
-import zlib
+from zlib_ng.zlib_ng import crc32
 
 from modtool.formats.truncated import is_lost
 from modtool.records import FileRange, Storage
@@ -29,6 +29,6 @@ def checksum(place: FileRange) -> int:
     with open(place.path, "rb", buffering=0) as file:
         file.seek(place.offset)
         while left and (block := file.read(min(BLOCK, left))):
-            found = zlib.crc32(block, found)
+            found = crc32(block, found)
             left -= len(block)
     return found

@@ -8,7 +8,8 @@ text of classes in legacy files. In a zip the checksum of the pickle follows.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from zlib import crc32
+
+from zlib_ng.zlib_ng import crc32
 
 from modtool.formats.archive_storages import archive_root
 from modtool.formats.files import Reader, open_reader

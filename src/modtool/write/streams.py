@@ -5,7 +5,8 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Self
-from zlib import crc32
+
+from zlib_ng.zlib_ng import crc32
 
 from modtool.errors import CorruptFileError
 from modtool.records import FileRange

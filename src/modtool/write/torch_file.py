@@ -2,7 +2,8 @@
 
 import os
 from dataclasses import dataclass, field
-from zlib import crc32
+
+from zlib_ng.zlib_ng import crc32
 
 from modtool.errors import OutputError
 from modtool.formats.zip_writer import ALIGNMENT, ZipLayout
