@@ -4,7 +4,7 @@ import functools
 import random
 from collections import deque
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -310,3 +310,163 @@ def test_no_fake_tensor_stays_in_caches_and_global_variables(
     ramp.cache_clear()
     TABLE.clear()
     globals()["FIRST"] = None
+
+
+def in_a_closure() -> Callable[[int], torch.Tensor]:
+    table: dict[int, torch.Tensor] = {}
+    return lambda size: table.setdefault(size, torch.ones(size))
+
+
+def in_a_cell() -> Callable[[int], torch.Tensor]:
+    kept: torch.Tensor | None = None
+
+    def source(size: int) -> torch.Tensor:
+        nonlocal kept
+        if kept is None:
+            kept = torch.ones(size)
+        return kept
+
+    return source
+
+
+def in_an_empty_cell() -> Callable[[int], torch.Tensor]:
+    kept = torch.ones(0)
+
+    def source(size: int) -> torch.Tensor:
+        nonlocal kept
+        try:
+            return kept
+        except NameError:
+            kept = torch.ones(size)
+            return kept
+
+    del kept
+    return source
+
+
+def in_a_cache() -> Callable[[int], torch.Tensor]:
+    return functools.lru_cache(lambda size: torch.ones(size))
+
+
+def in_a_default() -> Callable[[int], torch.Tensor]:
+    def source(size: int, table: dict[int, torch.Tensor] = {}) -> torch.Tensor:  # noqa: B006
+        return table.setdefault(size, torch.ones(size))
+
+    return source
+
+
+def in_a_function() -> Callable[[int], torch.Tensor]:
+    def source(size: int) -> torch.Tensor:
+        if not hasattr(source, "kept"):
+            vars(source)["kept"] = torch.ones(size)
+        kept: torch.Tensor = vars(source)["kept"]
+        return kept
+
+    return source
+
+
+def in_a_partial() -> Callable[[int], torch.Tensor]:
+    def source(table: dict[int, torch.Tensor], size: int) -> torch.Tensor:
+        return table.setdefault(size, torch.ones(size))
+
+    return functools.partial(source, {})
+
+
+class Slotted:
+    """Keeps a tensor in a slot."""
+
+    __slots__ = ("kept",)
+    kept: torch.Tensor
+
+    def source(self, size: int) -> torch.Tensor:
+        if not hasattr(self, "kept"):
+            self.kept = torch.ones(size)
+        return self.kept
+
+
+def in_a_slot() -> Callable[[int], torch.Tensor]:
+    return Slotted().source
+
+
+def with_methods() -> nn.Module:
+    """A model whose methods keep tensors, in a class that no module's global variables have."""
+    table: list[torch.Tensor] = []
+
+    class Remembering(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(4, 4)
+
+        @property
+        def scale(self) -> torch.Tensor:
+            if not table:
+                table.append(torch.ones(4))
+            return table[0]
+
+        @functools.cache  # noqa: B019
+        def ramp(self) -> torch.Tensor:
+            return torch.arange(4.0)
+
+        @staticmethod
+        @functools.lru_cache
+        def shift(size: int) -> torch.Tensor:
+            return torch.ones(size)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.inner(x) * self.scale + self.ramp() + self.shift(4)
+            return result
+
+    return Remembering()
+
+
+def with_a_hook() -> nn.Module:
+    model = nn.Sequential(nn.Linear(4, 4))
+    source = in_a_closure()
+    model[0].register_forward_hook(lambda module, args, output: output * source(4))
+    return model
+
+
+SOURCES = (
+    in_a_closure,
+    in_a_cell,
+    in_an_empty_cell,
+    in_a_cache,
+    in_a_default,
+    in_a_function,
+    in_a_partial,
+    in_a_slot,
+)
+
+
+@pytest.mark.parametrize("make", [*SOURCES, with_methods, with_a_hook])
+def test_no_fake_tensor_stays_in_what_a_function_keeps(make: Callable[[], Any]) -> None:
+    made = make()
+    model = made if isinstance(made, nn.Module) else Remembers(made)
+    inputs = parse_inputs(["2,4"], model)
+    found = trace(model, inputs)
+    assert (found.error, found.executed) == (None, "fake")
+    output = model(torch.ones(2, 4))
+    assert type(output) is torch.Tensor
+    assert trace(model, inputs, backward=True).error is None
+    assert torch.equal(model(torch.ones(2, 4)), output)
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_tensors_of_classes_and_closures_that_are_written_over_are_put_back(real: bool) -> None:
+    steps = torch.zeros(4)
+
+    class Counts(nn.Module):
+        total = torch.zeros(4)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.inner(x) * steps.add_(1) * self.total.add_(1)
+            return result
+
+    model = Counts()
+    found = trace(model, parse_inputs(["2,4"], model), real=real)
+    assert (found.error, found.executed) == (None, "real" if real else "fake")
+    assert (steps.tolist(), model.total.tolist()) == ([0] * 4, [0] * 4)

@@ -1,7 +1,7 @@
-"""Put back what plain values hold: containers, objects of the user's, random generators, caches.
+"""Put back what plain values hold: containers, functions, objects of the user's, generators.
 
-A function that caches a tensor (`functools.cache`, a dict at the top of a file, a helper object)
-would keep a fake one from a fake pass, and give it to the next real one.
+A function that caches a tensor (`functools.cache`, a dict at the top of a file or in a closure, a
+helper object) would keep a fake one from a fake pass, and give it to the next real one.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import random
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
-from types import FunctionType, ModuleType
+from types import CellType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -22,24 +22,38 @@ from modtool.live.blame import is_library
 __all__ = ["contents_kept", "globals_kept", "reached"]
 
 CONTAINERS = (list, dict, set, deque)
+# What has nothing in it but its elements, or is kept by others.
+SIMPLE = (*CONTAINERS, tuple, torch.Tensor, nn.Module)
 COPIES = frozenset(
     kind.copy for kind in (list, dict, set, deque, OrderedDict, defaultdict, Counter)
 )
 READS = frozenset((list.__getitem__, dict.__getitem__, deque.__getitem__, None))
-PLAIN = frozenset({bool, int, float, str, type(None), FunctionType, ModuleType, torch.dtype})
+PLAIN = frozenset({bool, int, float, str, type(None), ModuleType, torch.dtype})
+# What leads from a function, or from what stands for one, to what it may keep.
+WITHIN: dict[type, tuple[str, ...]] = {
+    FunctionType: ("__closure__", "__defaults__", "__kwdefaults__"),
+    MethodType: ("__func__", "__self__"),
+    functools.partial: ("func", "args", "keywords"),
+    functools._lru_cache_wrapper: ("__wrapped__",),
+    staticmethod: ("__func__",),
+    classmethod: ("__func__",),
+    property: ("fget",),
+}
+MISSING = object()
 # Elements of longer ones are data: they are kept in place, and not looked into.
 LONGEST = 10_000
 
 
 @contextlib.contextmanager
 def contents_kept(roots: Iterable[object]) -> Iterator[None]:
-    """Put back what is reached from some values: in containers, objects and random generators."""
-    kept, rewind = [], []
+    """Put back what is reached from some values: what they hold, and where generators are."""
+    kept: list[tuple[Any, Any]] = []
+    rewind: list[Callable[[], object]] = []
     for value, holder in reached(roots):
         if holder is not None:
             kept.append((holder, holder.copy() if holder else None))  # most are empty
-        elif (again := rewinding(value)) is not None:
-            rewind.append(again)
+        if not isinstance(value, SIMPLE):
+            rewind.extend(rewinding(value))
     try:
         yield
     finally:
@@ -52,8 +66,8 @@ def contents_kept(roots: Iterable[object]) -> Iterator[None]:
 def reached(roots: Iterable[object]) -> Iterator[tuple[object, Any]]:
     """Every value inside of others but plain ones, each once, with what of it can be refilled.
 
-    That is a container itself, or the attributes of an object of the user's; None of anything
-    else. Modules are not looked into.
+    That is a container itself, or the attributes of a function or an object of the user's; None of
+    anything else. Modules are not looked into.
     """
     seen: dict[int, object] = {}  # which holds them, so that no other gets their id
     todo = list(roots)
@@ -67,17 +81,61 @@ def reached(roots: Iterable[object]) -> Iterator[tuple[object, Any]]:
         inside = value if isinstance(value, tuple) else holder
         if inside is not None and len(inside) <= LONGEST:
             todo.extend(inside.values() if isinstance(inside, dict) else inside)
+        if not (isinstance(value, SIMPLE) or is_torchs(value)):
+            todo.extend(getattr(value, name, None) for name in WITHIN.get(type(value), ()))
+            todo.extend(read(field, value) for field in fields_of(value))
 
 
 def holder_of(value: object) -> Any:
     """What of a value can be refilled."""
     if isinstance(value, CONTAINERS):
         return value if is_ordinary(type(value)) else None
-    if isinstance(value, torch.Tensor | nn.Module | type | tuple):
+    if isinstance(value, FunctionType):
+        return None if is_torchs(value) else vars(value)
+    if isinstance(value, torch.Tensor | nn.Module | type | tuple) or not is_users(type(value)):
         return None
-    is_users = is_users_module(sys.modules.get(type(value).__module__))
-    attributes = getattr(value, "__dict__", None) if is_users else None
+    attributes = getattr(value, "__dict__", None)
     return attributes if isinstance(attributes, dict) else None
+
+
+def fields_of(value: object) -> Iterator[Any]:
+    """What reads and writes the contents of a cell, or the slots of an object of the user's."""
+    kind = type(value)
+    if kind is CellType:
+        yield vars(CellType)["cell_contents"]
+    elif is_users(kind):
+        for each in kind.__mro__:
+            yield from (slot for slot in vars(each).values() if type(slot) is MemberDescriptorType)
+
+
+def read(field: Any, owner: object) -> object:
+    """What a cell or a slot holds; MISSING where it is empty."""
+    try:
+        return field.__get__(owner)
+    except (AttributeError, ValueError):
+        return MISSING
+
+
+def put(field: Any, owner: object, kept: object) -> None:
+    """Have a cell or a slot hold what it held."""
+    now = read(field, owner)
+    if now is kept:
+        return
+    if kept is MISSING:
+        field.__delete__(owner)
+    else:
+        field.__set__(owner, kept)
+
+
+def is_torchs(value: object) -> bool:
+    """True for a function of torch's: what it keeps is torch's own."""
+    module = getattr(value, "__module__", None) if isinstance(value, FunctionType) else None
+    return isinstance(module, str) and module.partition(".")[0] == "torch"
+
+
+def is_users(kind: type) -> bool:
+    """True for a class that is no library's."""
+    return is_users_module(sys.modules.get(kind.__module__))
 
 
 def is_ordinary(kind: Any) -> bool:
@@ -117,21 +175,30 @@ def is_users_module(module: object) -> bool:
     return not ("site-packages" in file or is_library(file))
 
 
-def rewinding(value: object) -> Callable[[], object] | None:
-    """What puts a random generator back to where it is now; None for anything else."""
+def rewinding(value: object) -> Iterator[Callable[[], object]]:
+    """What puts the cells and slots, the cache or the random generator that a value is back."""
+    for field in fields_of(value):
+        yield functools.partial(put, field, value, read(field, value))
+    if isinstance(value, functools._lru_cache_wrapper):
+        yield functools.partial(forget, value, value.cache_info().misses)
     if isinstance(value, torch.Generator):
-        return functools.partial(value.set_state, value.get_state())
+        yield functools.partial(value.set_state, value.get_state())
     if isinstance(value, random.Random) and not isinstance(value, random.SystemRandom):
-        return functools.partial(value.setstate, value.getstate())
+        yield functools.partial(value.setstate, value.getstate())
     numpy = sys.modules.get("numpy")
     if numpy is None:
-        return None
+        return
     if isinstance(value, numpy.random.RandomState):
-        return functools.partial(value.set_state, value.get_state())
+        yield functools.partial(value.set_state, value.get_state())
     if isinstance(value, numpy.random.Generator):
         source = value.bit_generator
-        return functools.partial(setattr, source, "state", source.state)
-    return None
+        yield functools.partial(setattr, source, "state", source.state)
+
+
+def forget(cache: Any, misses: int) -> None:
+    """Empty a cache that has computed something since."""
+    if cache.cache_info().misses != misses:
+        cache.cache_clear()
 
 
 @contextlib.contextmanager
@@ -148,21 +215,12 @@ def globals_kept(names: Iterable[str] = ()) -> Iterator[None]:
         for space in spaces
     ]
     classes = [dict(vars(kind)) for module in modules for kind in classes_of(module)]
-    caches = [
-        (cache, cache.cache_info().misses)
-        for values in (*before, *classes)
-        for value in values.values()
-        if (cache := cache_of(value)) is not None
-    ]
     try:
         with contents_kept(value for values in (*before, *classes) for value in values.values()):
             yield
     finally:
         for space, kept in zip(spaces, before, strict=True):
             rebind(space, kept)
-        for cache, misses in caches:
-            if cache.cache_info().misses != misses:
-                cache.cache_clear()
 
 
 def users_modules(names: Iterable[str]) -> Iterator[ModuleType]:
@@ -177,12 +235,6 @@ def classes_of(module: ModuleType) -> Iterator[type]:
     """The classes that a module defines."""
     own = (value for value in list(vars(module).values()) if isinstance(value, type))
     return (kind for kind in own if kind.__module__ == module.__name__)
-
-
-def cache_of(value: object) -> Any:
-    """What `functools.cache` or `lru_cache` made of a function or a method; None for another."""
-    function = value.__func__ if isinstance(value, staticmethod | classmethod) else value
-    return function if isinstance(function, functools._lru_cache_wrapper) else None
 
 
 def rebind(space: dict[str, object], kept: dict[str, object]) -> None:

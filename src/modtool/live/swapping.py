@@ -16,7 +16,7 @@ from modtool.live.fake import (
 )
 from modtool.live.keeping import reached
 from modtool.live.leaves import leaves, substitute
-from modtool.live.walk import every_module
+from modtool.live.walk import classes_of_modules, every_module
 
 __all__ = ["copy_buffers", "fake_tensors", "model_tensors", "writable_tensors"]
 
@@ -61,8 +61,10 @@ def replace_tensors(model: nn.Module, replace: Callable[[torch.Tensor], torch.Te
 
 
 def model_tensors(model: nn.Module) -> Iterator[torch.Tensor]:
-    """Every tensor that is reached from the attributes of every module; some more than once."""
-    attributes = (value for module in every_module(model) for value in vars(module).values())
+    """Every tensor that is reached from a model's attributes and classes; some more than once."""
+    modules = every_module(model)
+    kinds = classes_of_modules(map(type, modules))
+    attributes = (value for space in map(vars, (*modules, *kinds)) for value in space.values())
     values = [value for value in attributes if not isinstance(value, dict) or value]
     for value in values:
         yield from (tensor for _, tensor in leaves(value))

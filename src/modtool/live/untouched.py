@@ -10,7 +10,7 @@ from torch import nn
 
 from modtool.live.keeping import contents_kept
 from modtool.live.swapping import model_tensors
-from modtool.live.walk import every_module, training_flag
+from modtool.live.walk import classes_of_modules, every_module, training_flag
 
 __all__ = ["random_states_kept", "untouched"]
 
@@ -42,7 +42,7 @@ def attributes_kept(model: nn.Module) -> Iterator[None]:
     kinds = [type(module) for module in modules]
     attributes = [dict(vars(module)) for module in modules]
     flags = [training_flag(module) for module in modules]
-    classes = {kind: dict(vars(kind)) for kind in own_classes(kinds)}
+    classes = {kind: dict(vars(kind)) for kind in classes_of_modules(kinds)}
     leaves = [each for each in model_tensors(model) if each.is_leaf]
     tensors = [(each, each.requires_grad, each.grad) for each in leaves]
     spaces = (*attributes, *classes.values())
@@ -72,12 +72,6 @@ def restore_module(
     vars(module).update(kept)
     if training is not None and module.training is not training:
         module.training = training
-
-
-def own_classes(kinds: list[type[nn.Module]]) -> set[type]:
-    """The classes of modules, and their bases, that are not torch's own."""
-    bases = {base for kind in kinds for base in kind.__mro__}
-    return {base for base in bases if not base.__module__.startswith(("torch.", "builtins"))}
 
 
 def restore_class(kind: type, kept: dict[str, object]) -> None:

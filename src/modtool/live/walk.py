@@ -1,11 +1,17 @@
 """Ways through a live model: every module under every path, and what plain containers hide."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import nn
 
-__all__ = ["every_module", "hidden_objects", "modules_by_path", "training_flag"]
+__all__ = [
+    "classes_of_modules",
+    "every_module",
+    "hidden_objects",
+    "modules_by_path",
+    "training_flag",
+]
 
 # What nn.Module itself keeps in a module's __dict__.
 BOOKKEEPING = frozenset(vars(nn.Module()))
@@ -69,6 +75,12 @@ def every_module(model: nn.Module) -> list[nn.Module]:
                 hidden = (each for _, each in hidden_objects(module))
                 todo.extend(each for each in hidden if isinstance(each, nn.Module))
     return list(found.values())
+
+
+def classes_of_modules(kinds: Iterable[type[nn.Module]]) -> set[type]:
+    """The classes of modules, and their bases, that are not torch's own."""
+    bases = {base for kind in set(kinds) for base in kind.__mro__}
+    return {base for base in bases if not base.__module__.startswith(("torch.", "builtins"))}
 
 
 def training_flag(module: nn.Module) -> bool | None:
