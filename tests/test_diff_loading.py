@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,18 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
+from modtool.api.checking import check
 from modtool.api.diffing import diff
 from modtool.cli import run
 from modtool.diff import Fit
+from modtool.errors import UsageError
+from modtool.formats import open_checkpoint
+from modtool.live.weights import load_weights
 
 State = dict[str, torch.Tensor]
 
 
+SPARSE = "not copied into a plain tensor: save its to_dense()"
 FITS = Fit("a", 0, 0, 0, fixed=True)
 
 
@@ -150,6 +156,68 @@ def test_reasons(tmp_path: Path) -> None:
     )
 
 
+REFUSED: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], str, str]] = {
+    "meta": (lambda full: full.to("meta"), "device", "without values: saved from the meta device"),
+    **{
+        layout: (partial(torch.Tensor.to_sparse, layout=getattr(torch, layout)), "dtype", SPARSE)
+        for layout in ("sparse_coo", "sparse_csr", "sparse_csc")
+    },
+    "sparse_bsr": (lambda full: full.to_sparse_bsr((1, 1)), "dtype", SPARSE),
+    "sparse_bsc": (lambda full: full.to_sparse_bsc((1, 1)), "dtype", SPARSE),
+    "quantized": (
+        lambda full: torch.quantize_per_tensor(full, 0.1, 0, torch.qint8),
+        "dtype",
+        "not copied into a plain tensor: save its dequantize()",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of what torch calls a prototype or deprecated
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_is_not_copied_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    make, field, reason = REFUSED[kind]
+    broken = {**state(), "head.weight": make(torch.eye(3, 6))}
+    assert not loads(broken)
+    torch.save(broken, tmp_path / "x.pth")
+    found = diff(Net(), tmp_path / "x.pth")
+    told = [(pair.name, pair.differs, pair.reason) for pair in found.pairs if pair.differs]
+    assert told == [("head.weight", (field,), reason)]
+    assert found.notes == ()
+    fix = f"modtool convert {tmp_path}/x.pth --drop head.weight -o {tmp_path}/x_fixed.pth"
+    assert found.fit == Fit("a", 0, 0, 1, fix=fix)
+    (finding,) = check(tmp_path / "x.pth", model=Net(), select=["does-not-load"]).findings
+    assert finding.message == (
+        f"load_state_dict of Net would refuse it: 1 mismatched (head.weight, {reason})"
+    )
+
+
+def test_one_element_of_old_is_taken_for_a_number(tmp_path: Path) -> None:
+    model = Net()
+    broken = {**model.state_dict(), "scale": torch.ones(1)}
+    assert loads(broken)
+    torch.save(broken, tmp_path / "x.pth")
+    assert fit_of(tmp_path / "x.pth") == FITS
+    assert diff(model, tmp_path / "x.pth", values=True).same
+    torch.save({**broken, "scale": torch.full((1,), 3.0)}, tmp_path / "y.pth")
+    found = diff(model, tmp_path / "y.pth", values=True)
+    assert [
+        (pair.name, pair.measure and pair.measure.max_abs)
+        for pair in found.pairs
+        if not pair.is_same
+    ] == [("scale", 2.0)]
+    load_weights(model, open_checkpoint(str(tmp_path / "y.pth")))
+    assert model.get_buffer("scale").item() == 3.0
+
+
+def test_what_has_no_values_cannot_be_put_in_a_model(tmp_path: Path) -> None:
+    torch.save({**state(), "scale": torch.ones((), device="meta")}, tmp_path / "x.pth")
+    with pytest.raises(UsageError) as caught:
+        load_weights(Net(), open_checkpoint(str(tmp_path / "x.pth")))
+    assert str(caught.value) == "scale: saved from the meta device, without values to load"
+
+
 @pytest.mark.parametrize("prefix", ["", "module."])
 @pytest.mark.parametrize("section", [None, "model"])
 def test_what_no_renaming_helps_is_dropped_by_its_name_in_the_file(
@@ -246,9 +314,8 @@ def test_nothing_is_suggested_where_nothing_helps(tmp_path: Path) -> None:
     assert (fit.fix, fit.fixed, fit.unexpected) == (None, False, 10)
 
 
-EDITS = st.lists(
-    st.tuples(st.sampled_from(["drop", "add", "reshape", "cast"]), st.integers(0, 8)), max_size=3
-)
+KINDS = ["drop", "add", "reshape", "flatten", "cast", "meta", "sparse"]
+EDITS = st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 8)), max_size=3)
 
 
 @settings(max_examples=40, deadline=None)
@@ -265,6 +332,12 @@ def test_it_agrees_with_load_state_dict(
             broken[f"{name}_{index}"] = torch.zeros(2)
         elif what == "reshape":
             broken[name] = torch.zeros(3, 1, 2)
+        elif what == "flatten":
+            broken[name] = torch.zeros(broken[name].numel())
+        elif what == "meta":
+            broken[name] = broken[name].to("meta")
+        elif what == "sparse":
+            broken[name] = torch.ones(broken[name].shape).to_sparse()
         else:
             broken[name] = broken[name].double()
     path = tmp_path_factory.mktemp("load") / "x.pth"

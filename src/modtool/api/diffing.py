@@ -13,6 +13,7 @@ from modtool.diff import (
     comparable,
     compare_bytes,
     compare_structure,
+    in_one_shape,
     with_values,
 )
 from modtool.errors import UsageError
@@ -99,14 +100,14 @@ def valued(
 ) -> Differences:
     """The same with what is known of values; torch is imported only where some differ."""
     indices = comparable(found)
-    tensors = [(found.pairs[index].a, found.pairs[index].b) for index in indices]
+    tensors = [in_one_shape(found.pairs[index]) for index in indices]
     equal = dict(zip(indices, compare_bytes(tensors, progress), strict=True))
     unequal = [index for index in indices if not equal[index]]
     if not unequal:
         return with_values(found, equal, {}, tolerance)
     from modtool.live.comparing import measure
 
-    tensors = [(found.pairs[index].a, found.pairs[index].b) for index in unequal]
+    tensors = [in_one_shape(found.pairs[index]) for index in unequal]
     rtol = tolerance.rtol if tolerance is not None else 0.0
     measures = dict(zip(unequal, measure(tensors, rtol, progress), strict=True))
     return with_values(found, equal, measures, tolerance)

@@ -7,6 +7,7 @@ from modtool.diff.compare import (
     Options,
     comparable,
     compare_structure,
+    in_one_shape,
     with_values,
 )
 from modtool.diff.contents import compare_bytes, first_of_each, read_into
@@ -44,6 +45,7 @@ __all__ = [
     "compare_bytes",
     "compare_structure",
     "first_of_each",
+    "in_one_shape",
     "in_parallel",
     "likely_renamings",
     "parts_of",

@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from modtool.diff.counters import filled_in
-from modtool.diff.fitting import explained_pairs, explained_singles, fit_of
+from modtool.diff.fitting import explained_pairs, explained_singles, fit_of, misfits
 from modtool.diff.records import Differences, Measure, Pair, Side, Single, Tolerance, Verdict
 from modtool.diff.renamings import Found, likely_renamings
 from modtool.diff.sides import Entries, entries_of, named_anew, only, without_prefixes
 from modtool.diff.structure import (
+    Comparing,
+    differing,
     fields_known,
     module_changes,
     pairs_of,
@@ -21,9 +24,10 @@ from modtool.diff.structure import (
 from modtool.names import renamer
 from modtool.notes import note
 from modtool.pickles.values import is_cut
-from modtool.records import Checkpoint, Note
+from modtool.records import Checkpoint, Note, TensorInfo
 
-__all__ = ["IGNORABLE", "Ignorable", "Options", "comparable", "compare_structure", "with_values"]
+__all__ = ["IGNORABLE", "Ignorable", "Options", "comparable", "compare_structure", "in_one_shape"]
+__all__ += ["with_values"]
 
 Ignorable = Literal["dtype", "device", "requires_grad", "ties", "values", "modules"]
 IGNORABLE: tuple[Ignorable, ...] = (
@@ -71,8 +75,7 @@ def compare_structure(a: Checkpoint, b: Checkpoint, options: Options) -> Differe
     model = model_side(a, b)
     old: Side = "b" if model == "a" else "a"
     left, right = named(a, b, old, options, model_only=model is not None)
-    fields = ("shape",) if model else fields_known(a, b, options.ignore)
-    pairs = tuple(pairs_of(left, right, fields))
+    pairs = tuple(pairs_of(left, right, comparing(a, b, options)))
     both: dict[Side, tuple[Checkpoint, Entries]] = {"a": (a, left), "b": (b, right)}
     singles = tuple(singles_of(left, right))
     counters = filled_in(singles, model, *both[old]) if model else []
@@ -82,7 +85,7 @@ def compare_structure(a: Checkpoint, b: Checkpoint, options: Options) -> Differe
     singles = tuple(explained_singles(singles, found, old, fitted))
     made = Differences(
         targets={"a": a.target, "b": b.target},
-        pairs=tuple(explained_pairs(pairs)),
+        pairs=tuple(explained_pairs(pairs, model)),
         singles=singles,
         renamings=found.renamings,
         notes=tuple(warnings(a, b)),
@@ -92,6 +95,14 @@ def compare_structure(a: Checkpoint, b: Checkpoint, options: Options) -> Differe
         told = (*made.notes, *cast_notes(pairs), *counter_notes(counters))
         return replace(made, fit=fit, notes=told)
     return beside_tensors(made, (a, left), (b, right), options)
+
+
+def comparing(a: Checkpoint, b: Checkpoint, options: Options) -> Comparing:
+    """How two tensors of one name are compared: where one side is a model, whether they fit."""
+    model = model_side(a, b)
+    if model is None:
+        return partial(differing, fields=fields_known(a, b, options.ignore))
+    return misfits if model == "a" else lambda given, wanted: misfits(wanted, given)
 
 
 def model_side(a: Checkpoint, b: Checkpoint) -> Side | None:
@@ -162,7 +173,8 @@ def cut_notes(a: Checkpoint, b: Checkpoint) -> list[Note]:
 
 def cast_notes(pairs: Sequence[Pair]) -> list[Note]:
     """A note when loading would cast."""
-    cast = [pair.name for pair in pairs if pair.a.dtype != pair.b.dtype]
+    fitting = [pair for pair in pairs if not pair.differs]
+    cast = [pair.name for pair in fitting if pair.a.dtype != pair.b.dtype]
     message = f"load_state_dict would cast {len(cast)} to the model's dtype: {first(cast)}"
     return [note("cast-on-load", "", message)] if cast else []
 
@@ -183,8 +195,16 @@ def first(names: Sequence[str]) -> str:
 
 
 def comparable(differences: Differences) -> list[int]:
-    """The indices of the pairs whose values can be set side by side: those of one shape."""
-    return [i for i, pair in enumerate(differences.pairs) if pair.a.shape == pair.b.shape]
+    """The indices of the pairs whose values can be set side by side."""
+    return [i for i, pair in enumerate(differences.pairs) if "shape" not in pair.differs]
+
+
+def in_one_shape(pair: Pair) -> tuple[TensorInfo, TensorInfo]:
+    """A pair whose shapes do not differ, or do as (1,) from (), which is one element too."""
+    if pair.a.shape == pair.b.shape:
+        return pair.a, pair.b
+    a, b = (replace(each, shape=(1,), stride=None) for each in (pair.a, pair.b))
+    return a, b
 
 
 def with_values(

@@ -8,10 +8,10 @@ from dataclasses import replace
 from modtool.diff.records import Fit, Pair, Side, Single
 from modtool.diff.renamings import Found
 from modtool.diff.sides import Entries
-from modtool.records import Checkpoint
+from modtool.records import Checkpoint, TensorInfo
 from modtool.sharing import share
 
-__all__ = ["explained_pairs", "explained_singles", "fit_of"]
+__all__ = ["explained_pairs", "explained_singles", "fit_of", "fits_shape", "misfits"]
 
 MOST_DROPPED = 8
 # Last parts of names that are well known to be there or not.
@@ -26,11 +26,48 @@ KNOWN_UNEXPECTED: Mapping[str, str] = {
     "inv_freq": "older transformers saved this buffer",
 }
 
+# Layouts that are not copied into a plain tensor, and what makes one of them.
+NOT_COPIED: Mapping[str, str] = {
+    "quantized": "dequantize()",
+    **{f"sparse_{kind}": "to_dense()" for kind in ("coo", "csr", "csc", "bsr", "bsc")},
+}
 
-def explained_pairs(pairs: Sequence[Pair]) -> Iterator[Pair]:
-    """The pairs, with a likely reason where shapes differ."""
+
+def misfits(wanted: TensorInfo, given: TensorInfo) -> Iterator[str]:
+    """The field of `FIELDS`, if any, for which load_state_dict refuses a tensor of a model.
+
+    Source: torch 2.13, `torch/nn/modules/module.py`, `_load_from_state_dict`; `copy_` raises for
+    the latter two.
+    """
+    if not fits_shape(wanted.shape, given.shape):
+        yield "shape"
+    elif given.layout in NOT_COPIED and wanted.layout != given.layout:
+        yield "dtype"
+    elif given.layout == "strided" and given.location == "meta":
+        yield "device"
+
+
+def fits_shape(wanted: tuple[int, ...], given: tuple[int, ...]) -> bool:
+    """True for one shape; torch 0.3 knew no () and saved (1,), which is taken for it."""
+    return wanted == given or (not wanted and given == (1,))
+
+
+def explained_pairs(pairs: Sequence[Pair], model: Side | None) -> Iterator[Pair]:
+    """The pairs, with a likely reason where shapes differ, or where one does not fit a model."""
     for pair in pairs:
-        yield replace(pair, reason=shape_reason(pair)) if "shape" in pair.differs else pair
+        if "shape" in pair.differs:
+            yield replace(pair, reason=shape_reason(pair))
+        elif model and pair.differs:
+            yield replace(pair, reason=copy_reason(pair.b if model == "a" else pair.a))
+        else:
+            yield pair
+
+
+def copy_reason(given: TensorInfo) -> str:
+    """Why a tensor of the right shape cannot be copied into a model's."""
+    if given.layout in NOT_COPIED:
+        return f"not copied into a plain tensor: save its {NOT_COPIED[given.layout]}"
+    return "without values: saved from the meta device"
 
 
 def shape_reason(pair: Pair) -> str:
@@ -110,7 +147,7 @@ def fit_of(
     """
     missing = [single for single in singles if single.side == model]
     unexpected = [single for single in singles if single.side != model]
-    mismatched = [pair for pair in pairs if "shape" in pair.differs]
+    mismatched = [pair for pair in pairs if pair.differs]
     # By the names in the file, as convert wants them. What is mismatched is refused by
     # strict=False, too.
     surplus = [single.tensor.name for single in unexpected if single.likely is None]

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from modtool.diff.compare import Options, compare_structure
-from modtool.diff.records import Differences
+from modtool.diff.records import Differences, Pair
 from modtool.notes import note
 from modtool.records import Checkpoint, Note
 
@@ -34,15 +34,18 @@ def refusals(found: Differences) -> Iterator[str]:
     """What is missing, unexpected and mismatched, each with its first names."""
     missing = [single.name for single in found.singles if single.side == "a"]
     unexpected = [single.name for single in found.singles if single.side == "b"]
-    mismatched = [
-        f"{pair.name} {list(pair.b.shape)} for {list(pair.a.shape)}"
-        for pair in found.pairs
-        if "shape" in pair.differs
-    ]
+    mismatched = [mismatch(pair) for pair in found.pairs if pair.differs]
     kinds = {"missing": missing, "unexpected": unexpected, "mismatched": mismatched}
     for kind, names in kinds.items():
         if names:
             yield f"{len(names):,} {kind} ({first(names)})"
+
+
+def mismatch(pair: Pair) -> str:
+    """What a tensor of the checkpoint is, beside the model's."""
+    if "shape" in pair.differs:
+        return f"{pair.name} {list(pair.b.shape)} for {list(pair.a.shape)}"
+    return f"{pair.name}, {pair.reason}"
 
 
 def first(names: Sequence[str]) -> str:

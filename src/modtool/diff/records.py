@@ -195,7 +195,7 @@ class Fit:
         model: The side that is the model.
         missing: Names that the model has and the checkpoint has not.
         unexpected: Names that the checkpoint has and the model has not.
-        mismatched: Names whose shapes differ.
+        mismatched: Names whose shapes differ, or whose elements cannot be copied into the model's.
         section: The section that the weights lie in, when there is one.
         fix: The command that makes of the checkpoint what fits better; None where none does.
         fixed: Whether it fits wholly then, or already.

@@ -1,6 +1,6 @@
 """What differs beside values, from headers alone."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from modtool.diff.records import FIELDS, ModuleChange, Pair, Side, Single, Tie, ValueChange
 from modtool.diff.sides import Entries
@@ -8,8 +8,8 @@ from modtool.pickles.display import Abridged
 from modtool.records import Checkpoint, ModuleNode, TensorInfo
 from modtool.sharing import share
 
-__all__ = ["module_changes", "pairs_of", "singles_of", "ties_of", "value_changes"]
-__all__ += ["is_equal"]
+__all__ = ["differing", "fields_known", "is_equal", "module_changes", "pairs_of"]
+__all__ += ["record_ties", "singles_of", "ties_of", "value_changes"]
 
 # Containers that know of neither a device nor of tensors that share elements.
 PLAIN_FORMATS = frozenset({"safetensors", "safetensors-sharded", "gguf", "npz", "npy", "dcp"})
@@ -17,13 +17,16 @@ PLAIN_FORMATS = frozenset({"safetensors", "safetensors-sharded", "gguf", "npz", 
 OWN_METADATA = frozenset({"format", "total_size"})
 MISSING = object()
 
+Comparing = Callable[[TensorInfo, TensorInfo], Iterable[str]]
+"""A tensor of A and one of B -> the fields that differ."""
 
-def pairs_of(a: Entries, b: Entries, fields: Collection[str]) -> Iterator[Pair]:
+
+def pairs_of(a: Entries, b: Entries, compared: Comparing) -> Iterator[Pair]:
     """The tensors that both have, with the fields that differ."""
     for name, tensor in a.items():
         other = b.get(name)
         if other is not None:
-            yield Pair(name, tensor, other, tuple(differing(tensor, other, fields)))
+            yield Pair(name, tensor, other, tuple(compared(tensor, other)))
 
 
 def fields_known(a: Checkpoint, b: Checkpoint, ignored: Collection[str]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import nn
 
+from modtool.diff.fitting import fits_shape
 from modtool.errors import UsageError
 from modtool.live.compute import converted
 from modtool.live.fake import is_fake
@@ -32,9 +33,10 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> tuple[Note, ...]:
     wanted = tensors_of(model)
     found = unwrapped(wanted, stored_tensors(checkpoint))
     common = [name for name in wanted if name in found]
-    fits = {name: None for name in common if tuple(wanted[name].shape) == found[name].shape}
+    shapes = {name: tuple(wanted[name].shape) for name in common}
+    fits = {name: None for name in common if fits_shape(shapes[name], found[name].shape)}
     mismatched = [
-        f"{name} ({list(found[name].shape)} for {list(wanted[name].shape)})"
+        f"{name} ({list(found[name].shape)} for {list(shapes[name])})"
         for name in common
         if name not in fits
     ]
@@ -47,7 +49,7 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> tuple[Note, ...]:
     with torch.no_grad():
         for name in fits:
             if not is_fake(wanted[name]):
-                wanted[name].copy_(values_of(found[name]))
+                wanted[name].copy_(values_of(found[name]).view(shapes[name]))
     filled = {id(wanted[name]) for name in fits}
     names = {
         # A tied tensor is stored under one of its names only, in safetensors files.
@@ -93,8 +95,10 @@ def values_of(tensor: TensorInfo) -> torch.Tensor:
     """The elements of a stored tensor, in memory.
 
     Raises:
-        UsageError: They are packed in a way that torch has no dtype for.
+        UsageError: They are packed in a way that torch has no dtype for, or there are none.
     """
+    if tensor.layout == "strided" and tensor.location == "meta":
+        raise UsageError(f"{tensor.name}: saved from the meta device, without values to load")
     dtype = getattr(torch, tensor.dtype, None)
     if not isinstance(dtype, torch.dtype) or tensor.layout != "strided":
         kind = tensor.dtype if tensor.layout == "strided" else f"{tensor.layout} {tensor.dtype}"
