@@ -470,3 +470,49 @@ def test_tensors_of_classes_and_closures_that_are_written_over_are_put_back(real
     found = trace(model, parse_inputs(["2,4"], model), real=real)
     assert (found.error, found.executed) == (None, "real" if real else "fake")
     assert (steps.tolist(), model.total.tolist()) == ([0] * 4, [0] * 4)
+
+
+class Counted:
+    """Something of the user's with an array."""
+
+    def __init__(self) -> None:
+        self.seen = np.zeros(2)
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_arrays_that_are_written_over_are_put_back(real: bool) -> None:
+    class Counts(nn.Module):
+        total = np.zeros(2, np.int64)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(4, 4)
+            self.steps = np.zeros((), np.int32)
+            self.tables = {"a": np.zeros((2, 3), order="F")[:, ::2]}
+            self.last = np.array([None, "x"])
+            self.counted = Counted()
+            self.fixed = np.arange(3)
+            self.fixed.flags.writeable = False
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.total += 1
+            self.steps += 1
+            self.tables["a"][0, 1] = 5
+            self.last[0] = x
+            self.counted.seen[:] = 3
+            result: torch.Tensor = self.inner(x) * float(self.steps)
+            return result
+
+    model = Counts()
+
+    def arrays() -> list[tuple[int, object]]:
+        inside = (*model.tables.values(), model.counted.seen)
+        each: Any
+        return [
+            (id(each), each.tolist()) for each in (model.total, model.steps, model.last, *inside)
+        ]
+
+    before = arrays()
+    found = trace(model, parse_inputs(["2,4"], model), real=real)
+    assert (found.error, found.executed) == (None, "real" if real else "fake")
+    assert arrays() == before

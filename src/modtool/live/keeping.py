@@ -42,18 +42,30 @@ WITHIN: dict[type, tuple[str, ...]] = {
 MISSING = object()
 # Elements of longer ones are data: they are kept in place, and not looked into.
 LONGEST = 10_000
+# Bytes for copies of the arrays that global variables hold: what is larger is data.
+SPARE = 2**24
 
 
 @contextlib.contextmanager
-def contents_kept(roots: Iterable[object]) -> Iterator[None]:
-    """Put back what is reached from some values: what they hold, and where generators are."""
+def contents_kept(roots: Iterable[object], spare: int) -> Iterator[None]:
+    """Put back what is reached from some values: what they hold, and where generators are.
+
+    Args:
+        roots: Where to begin.
+        spare: Bytes that copies of NumPy arrays may take; what is beyond is not put back.
+    """
     kept: list[tuple[Any, Any]] = []
     rewind: list[Callable[[], object]] = []
+    value: Any
     for value, holder in reached(roots):
         if holder is not None:
             kept.append((holder, holder.copy() if holder else None))  # most are empty
-        if not isinstance(value, SIMPLE):
-            rewind.extend(rewinding(value))
+        if isinstance(value, SIMPLE):
+            continue
+        rewind.extend(rewinding(value))
+        if is_writable_array(value) and value.nbytes <= spare:
+            spare -= value.nbytes
+            rewind.append(functools.partial(value.__setitem__, ..., value.copy()))
     try:
         yield
     finally:
@@ -195,6 +207,14 @@ def rewinding(value: object) -> Iterator[Callable[[], object]]:
         yield functools.partial(setattr, source, "state", source.state)
 
 
+def is_writable_array(value: Any) -> bool:
+    """True for an array of NumPy in memory: one in a file would be read and written as a whole."""
+    numpy = sys.modules.get("numpy")
+    if numpy is None or not isinstance(value, numpy.ndarray) or isinstance(value, numpy.memmap):
+        return False
+    return bool(value.flags.writeable)
+
+
 def forget(cache: Any, misses: int) -> None:
     """Empty a cache that has computed something since."""
     if cache.cache_info().misses != misses:
@@ -216,7 +236,8 @@ def globals_kept(names: Iterable[str] = ()) -> Iterator[None]:
     ]
     classes = [dict(vars(kind)) for module in modules for kind in classes_of(module)]
     try:
-        with contents_kept(value for values in (*before, *classes) for value in values.values()):
+        values = (value for space in (*before, *classes) for value in space.values())
+        with contents_kept(values, SPARE):
             yield
     finally:
         for space, kept in zip(spaces, before, strict=True):

@@ -1,9 +1,10 @@
 """How much memory this machine has left."""
 
 import os
+import sys
 from pathlib import Path
 
-__all__ = ["available_memory", "shown_bytes"]
+__all__ = ["available_memory", "shown_bytes", "spare_memory"]
 
 
 def available_memory() -> int | None:
@@ -14,6 +15,12 @@ def available_memory() -> int | None:
         return int(sizes["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError, UnicodeDecodeError):
         return physical_memory()
+
+
+def spare_memory() -> int:
+    """Bytes that copies of what a model holds may take: a quarter of what is free."""
+    free = available_memory()
+    return sys.maxsize if free is None else free // 4
 
 
 def physical_memory() -> int | None:

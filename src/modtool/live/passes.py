@@ -17,7 +17,7 @@ from modtool.live.inputs import Inputs, bound_names, make_inputs
 from modtool.live.keeping import globals_kept
 from modtool.live.leaves import described
 from modtool.live.losses import Loss
-from modtool.live.memory import available_memory
+from modtool.live.memory import spare_memory
 from modtool.live.observer import Observer
 from modtool.live.recorder import Recorder
 from modtool.live.statistics import with_statistics
@@ -123,7 +123,7 @@ def run_pass(model: nn.Module, inputs: Inputs, settings: Settings, executed: Exe
             stack.enter_context(fake_tensors(model))
         overwritten = Overwritten(writable_tensors(model))
         stack.callback(overwritten.restore)
-        if settings.keep_all and fits_twice(overwritten.nbytes):
+        if settings.keep_all and overwritten.nbytes <= spare_memory():
             overwritten.save_all()
         recorder = Recorder(
             model,
@@ -136,12 +136,6 @@ def run_pass(model: nn.Module, inputs: Inputs, settings: Settings, executed: Exe
         model.train(settings.training)
         make = functools.partial(make_inputs, inputs, device_for(model, settings), mode=mode)
         return observed(model, make, settings, executed, recorder)
-
-
-def fits_twice(size: int) -> bool:
-    """True where a copy of so many bytes takes less than a quarter of the free memory."""
-    free = available_memory()
-    return free is None or size * 4 < free
 
 
 def observed(

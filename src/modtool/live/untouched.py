@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from modtool.live.keeping import contents_kept
+from modtool.live.memory import spare_memory
 from modtool.live.swapping import model_tensors
 from modtool.live.walk import classes_of_modules, every_module, training_flag
 
@@ -22,9 +23,9 @@ def untouched(model: nn.Module) -> Iterator[None]:
     """Undo afterwards what the body changes, also when it raises.
 
     Undone are attributes of modules (hooks, flags, registered tensors and what their containers,
-    random generators and objects of the user's hold), those of their classes, `requires_grad` and
-    `grad` of tensors, and the random states, which are seeded for the body. Bytes that are
-    written over are not.
+    functions, arrays, random generators and objects of the user's hold), those of their classes,
+    `requires_grad` and `grad` of tensors, and the random states, which are seeded for the body.
+    Bytes of tensors that are written over are not.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(random_states_kept())
@@ -46,7 +47,8 @@ def attributes_kept(model: nn.Module) -> Iterator[None]:
     leaves = [each for each in model_tensors(model) if each.is_leaf]
     tensors = [(each, each.requires_grad, each.grad) for each in leaves]
     spaces = (*attributes, *classes.values())
-    held = contents_kept(value for space in spaces for value in space.values())
+    values = (value for space in spaces for value in space.values())
+    held = contents_kept(values, spare_memory())
     try:
         with held:
             yield
