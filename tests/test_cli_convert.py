@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import pathlib
 import struct
@@ -91,6 +92,7 @@ def test_the_document_key_by_key(modtool: Modtool) -> None:
             },
         ],
         "verified": False,
+        "overflows": [],
         "notes": [],
     }
     same(load("net_state_dict.pth"), Net().state_dict())
@@ -311,6 +313,62 @@ def test_dtypes(modtool: Modtool, word: str, dtype: torch.dtype, output: str) ->
             for name, tensor in state.items()
         },
     )
+
+
+@pytest.mark.parametrize(
+    ("word", "large", "lost", "remedy"),
+    [
+        ("fp16", [65504.0, -65519.0, 65520.0, math.inf, math.nan], 1, "cast to bf16, or "),
+        ("bf16", [3e38, 3.3895314e38, -3.4028235e38, 7e4, -math.inf], 1, ""),
+        ("float8_e4m3fn", [448.0, -464.0, 465.0, -1e9, math.nan], 2, ""),
+        ("float8_e5m2", [57344.0, -61439.0, 61440.0, 1e9, 0.0], 2, ""),
+        ("float8_e4m3fnuz", [240.0, -247.0, 248.0, -1e9, 0.0], 2, ""),
+    ],
+)
+def test_finite_values_that_a_cast_has_no_place_for(
+    modtool: Modtool, word: str, large: list[float], lost: int, remedy: str
+) -> None:
+    torch.save({"a": torch.tensor(large), "b": torch.ones(3)}, "in.pth")
+    ran = modtool("convert", "in.pth", "--dtype", word, "-o", "out.pth")
+    dtype = str(load("out.pth")["a"].dtype).removeprefix("torch.")
+    assert (ran.code, ran.err) == (
+        0,
+        "warning: cast-overflow: a: finite values beyond the range of "
+        f"{dtype} are lost: a ({lost} of 5)\n"
+        f"  {remedy}leave such tensors as they are: --dtype-for 'a=float32'\n",
+    )
+
+
+@pytest.mark.parametrize("output", ["out.pth", "out.safetensors", "out/"])
+def test_each_tensor_is_counted_by_itself(modtool: Modtool, output: str) -> None:
+    both = torch.zeros(700_000)
+    both[3], both[400_000:400_005] = 1e5, -1e6
+    saved = {"net": {"x": both[:9], "y": both[9:], "z": torch.full((2, 3), 1e9).T}, "epoch": 1}
+    torch.save(saved, "in.pth")
+    ran = modtool("convert", "in.pth", "--dtype", "fp16", "-o", output, "--verify", "--json")
+    found = json.loads(ran.out)
+    assert found["overflows"] == [
+        {"name": "x", "dtype": "float16", "elements": 1},
+        {"name": "y", "dtype": "float16", "elements": 5},
+        {"name": "z", "dtype": "float16", "elements": 6},
+    ]
+    assert [note["message"] for note in found["notes"] if note["code"] == "cast-overflow"] == [
+        "finite values beyond the range of float16 are lost: "
+        "x (1 of 9), y (5 of 699,991), z (6 of 6)"
+    ]
+
+
+def test_what_is_lost_of_a_file_that_is_replaced(modtool: Modtool) -> None:
+    save_file({"a": torch.tensor([1e5, 1.0])}, "x.safetensors")
+    ran = modtool("convert", "x.safetensors", "--in-place", "--dtype", "fp16", "--json")
+    found = json.loads(ran.out)
+    assert found["overflows"] == [{"name": "a", "dtype": "float16", "elements": 1}]
+
+
+def test_a_wider_type_loses_nothing(modtool: Modtool) -> None:
+    torch.save({"a": torch.tensor([65504.0, math.inf, math.nan]).half()}, "in.pth")
+    ran = modtool("convert", "in.pth", "--dtype", "bf16", "-o", "out.pth")
+    assert (ran.code, ran.err) == (0, "")
 
 
 def test_a_dtype_for_some(modtool: Modtool) -> None:

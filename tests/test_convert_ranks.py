@@ -94,6 +94,20 @@ def test_one_file_is_the_first_ones_work(source: Path, tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["in", "x.safetensors"]
 
 
+def test_each_process_tells_what_its_casts_lost(tmp_path: Path) -> None:
+    saved = {"a": torch.full((300,), 1e5), "b": torch.full((200,), 1e6)}
+    torch.save(saved, tmp_path / "in.pth")
+    options = ("--to", "safetensors", "--max-shard-size", "600", "--dtype", "fp16")
+    running = [
+        start(rank, 2, tmp_path / "in.pth", "-o", tmp_path / "out", *options) for rank in range(2)
+    ]
+    lost = "warning: cast-overflow: {}: finite values beyond the range of float16 are lost: {}"
+    assert [process.communicate()[1].splitlines()[0] for process in running] == [
+        lost.format("a", "a (300 of 300)"),
+        lost.format("b", "b (200 of 200)"),
+    ]
+
+
 @pytest.mark.parametrize("made", [False, True])
 def test_a_process_that_is_killed_leaves_no_index(source: Path, tmp_path: Path, made: bool) -> None:
     target = tmp_path / "many"

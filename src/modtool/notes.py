@@ -118,6 +118,10 @@ CODES: Mapping[str, tuple[Level, str]] = MappingProxyType(
             "note",
             "tensors that share their elements, stored once for each name",
         ),
+        "cast-overflow": (
+            "warning",
+            "finite values that became infinite, NaN or the largest number of the type cast to",
+        ),
         "keys-become-text": (
             "note",
             "keys of dicts that are no text, which a distributed checkpoint makes text",

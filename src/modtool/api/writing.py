@@ -1,11 +1,11 @@
 """What every verb that writes shares: how to write, what came of it, in which form."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
 from modtool import plan as plans
-from modtool.plan import Form, Plan, PlannedTensor
+from modtool.live.overflowing import Overflows
+from modtool.plan import Form, Overflow, Plan
 from modtool.records import Checkpoint
 from modtool.report.fills import Filling
 from modtool.write import (
@@ -59,11 +59,14 @@ class Outcome:
         plan: What was to be written.
         written: Paths.
         filling: What came of filling tensors; None where that is not what the verb does.
+        overflows: Tensors of which finite values did not fit into the type they were cast to;
+            where several processes write, those that this one wrote.
     """
 
     plan: Plan
     written: tuple[str, ...]
     filling: Filling | None = None
+    overflows: tuple[Overflow, ...] = ()
 
 
 PLAIN = Writing()
@@ -95,23 +98,29 @@ def carry_out(plan: Plan, output: str, writing: Writing, compute: Compute | None
     plans.check(plan)
     if writing.dry_run:
         return Outcome(plan, ())
+    overflows = Overflows(plan)
+    written = put(plan, output, writing, compute or overflows.compute)
+    return Outcome(plan, written, overflows=tuple(overflows.found.values()))
+
+
+def put(plan: Plan, output: str, writing: Writing, compute: Compute) -> tuple[str, ...]:
+    """Write a plan as what it is to be: a set of files, a folder, or one file."""
     if writing.sharded:
-        return Outcome(plan, write_shards(plan, output, writing, compute or computed))
+        return write_shards(plan, output, writing, compute)
     if writing.ranks.rank:
-        return Outcome(plan, ())  # one file is the first process's work
+        return ()  # one file is the first process's work
     if plan.form == "dcp":
-        return Outcome(plan, write_folder(plan, output, writing, compute or computed))
-    written = write(
+        return write_folder(plan, output, writing, compute)
+    return write(
         plan,
         output,
         force=writing.force,
         in_place=writing.in_place,
         verified=writing.verified,
         sync=writing.sync,
-        compute=compute or computed,
+        compute=compute,
         progress=writing.progress,
     )
-    return Outcome(plan, written)
 
 
 def write_shards(plan: Plan, output: str, writing: Writing, compute: Compute) -> tuple[str, ...]:
@@ -144,10 +153,3 @@ def write_folder(plan: Plan, output: str, writing: Writing, compute: Compute) ->
         compute=compute,
         progress=writing.progress,
     )
-
-
-def computed(tensor: PlannedTensor) -> Iterator[memoryview]:
-    """The bytes of a tensor that is gathered, cast or filled."""
-    from modtool.live.compute import compute
-
-    return compute(tensor)

@@ -7,8 +7,8 @@ from modtool.cli import options
 from modtool.cli.edits import casting, laying_out, locations, naming, setting
 from modtool.cli.progress import progress_bar
 from modtool.cli.ranks import ranks_here
-from modtool.cli.show import show
-from modtool.plan import FORMS
+from modtool.cli.show import print_note, show
+from modtool.plan import FORMS, notes_of_overflows
 from modtool.report.changes import conversion_report
 
 __all__ = ["convert"]
@@ -85,8 +85,16 @@ def convert(
                 progress=progress,
             ),
         )
-    if not ranks.rank:
-        done = verify and not dry_run
-        report = conversion_report(outcome.plan, outcome.written, dry_run=dry_run, verified=done)
+    if ranks.rank:  # what it wrote, no other process has seen
+        for note in notes_of_overflows(outcome.overflows):
+            print_note(note)
+    else:
+        report = conversion_report(
+            outcome.plan,
+            outcome.written,
+            outcome.overflows,
+            dry_run=dry_run,
+            verified=verify and not dry_run,
+        )
         show(report, form, as_json=as_json, no_color=no_color)
     return int(any(dropped.lost for dropped in outcome.plan.dropped))

@@ -7,7 +7,7 @@ from modtool.records import Note
 from modtool.render import RENDERERS, clean
 from modtool.report.tables import Report
 
-__all__ = ["print_error", "show"]
+__all__ = ["print_error", "print_note", "show"]
 
 
 def show(report: Report, form: str, *, as_json: bool = False, no_color: bool = False) -> None:

@@ -25,6 +25,8 @@ __all__ = ["compute", "elements", "source_parts"]
 # Small enough for the processor's caches: a cast is then limited by nothing but the disk.
 PIECE = 1 << 20
 
+Look = Callable[[torch.Tensor], None]
+
 
 class Scratch:
     """A buffer that is used again and again: fresh memory costs more than a cast does."""
@@ -47,15 +49,16 @@ class Fresh(Scratch):
         return memoryview(bytearray(nbytes))
 
 
-def compute(tensor: PlannedTensor) -> Iterator[memoryview]:
+def compute(tensor: PlannedTensor, look: Look | None = None) -> Iterator[memoryview]:
     """The elements of a planned tensor, row-major, in pieces of at most a megabyte.
 
     This is what `modtool.write.write` takes as `compute`. A piece is lost when the next is made.
+    `look` is shown the source's elements before they are cast.
     """
     if tensor.fill is None or tensor.fill.scheme == "default":
         # A module has reset these already, in memory: they are what the source holds now.
         with one_thread():
-            yield from converted(tensor, Scratch(), Scratch())
+            yield from converted(tensor, Scratch(), Scratch(), look)
         return
     values, scratch = filled(tensor, tensor.fill), Scratch()
     yield from (row_major(part, scratch) for part in parts_of(values, values.dtype))
@@ -108,7 +111,10 @@ FRESH = Fresh()
 
 
 def converted(
-    tensor: PlannedTensor, source: Scratch = FRESH, target: Scratch = FRESH
+    tensor: PlannedTensor,
+    source: Scratch = FRESH,
+    target: Scratch = FRESH,
+    look: Look | None = None,
 ) -> Iterator[memoryview]:
     """The source's elements in row-major order, as the planned dtype.
 
@@ -116,6 +122,8 @@ def converted(
     """
     dtype = dtype_of(tensor.dtype)
     for part in source_parts(tensor.source, source):
+        if look is not None:
+            look(part)
         yield row_major(part, target, dtype)
 
 

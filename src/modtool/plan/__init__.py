@@ -28,6 +28,7 @@ from modtool.plan.edits import (
 from modtool.plan.freezing import freeze, keep_norms_in_eval, unfreeze, warn_of_norms
 from modtool.plan.norms import BN_EVAL_KEY, BN_EVAL_METADATA, bn_eval_of, recorded_bn_eval
 from modtool.plan.optimizer import prune_optimizer, warn_of_optimizer
+from modtool.plan.overflows import Overflow, notes_of_overflows
 from modtool.plan.records import Dropped, Fill, Form, Plan, PlannedTensor, Rule
 from modtool.plan.reinitialising import reinit
 from modtool.plan.renames import add_prefix, rename, strip_prefix
@@ -48,6 +49,7 @@ __all__ = [
     "Dropped",
     "Fill",
     "Form",
+    "Overflow",
     "Plan",
     "PlannedTensor",
     "Rule",
@@ -64,6 +66,7 @@ __all__ = [
     "keep_norms_in_eval",
     "map_location",
     "notes_of",
+    "notes_of_overflows",
     "plan_conversion",
     "plan_flags",
     "plan_rewrite",

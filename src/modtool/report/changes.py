@@ -5,7 +5,7 @@ from dataclasses import asdict
 from itertools import groupby
 
 from modtool.notes import first_names
-from modtool.plan import AS_ASKED, NOT_KEPT, Plan, notes_of
+from modtool.plan import AS_ASKED, NOT_KEPT, Overflow, Plan, notes_of, notes_of_overflows
 from modtool.plan.tree import place_of
 from modtool.report.tables import Column, Report, Table, Total
 
@@ -25,7 +25,12 @@ TENSOR_COLUMNS = (
 
 
 def conversion_report(
-    plan: Plan, written: Sequence[str], *, dry_run: bool = False, verified: bool = False
+    plan: Plan,
+    written: Sequence[str],
+    overflows: Sequence[Overflow] = (),
+    *,
+    dry_run: bool = False,
+    verified: bool = False,
 ) -> Report:
     """What `convert` made; after a dry run, every tensor that it would write."""
     # What is merely worth knowing of a source, its summary says.
@@ -35,7 +40,7 @@ def conversion_report(
         for note in plan.source.notes
         if note.level != "note" and not (cut_down and note.code == "oversized-storage")
     )
-    notes = (*serious, *notes_of(plan))
+    notes = (*serious, *notes_of(plan), *notes_of_overflows(overflows))
     checked = f"read back and compared: all {len(plan.tensors):,} tensors are as they should be"
 
     def document() -> Mapping[str, object]:
@@ -47,6 +52,14 @@ def conversion_report(
             "bytes": plan.nbytes,
             "dropped": dropped_document(plan),
             "verified": verified,
+            "overflows": [
+                {
+                    "name": place_of(each.tensor.section, each.tensor.name),
+                    "dtype": each.tensor.dtype,
+                    "elements": each.elements,
+                }
+                for each in overflows
+            ],
             "notes": [asdict(note) for note in notes],
         }
 
