@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from tests.conftest import Ran
@@ -27,6 +28,75 @@ def test_only_what_is_dropped_is_named(modtool: Modtool) -> None:
     ]
     found = torch.load("out.pth", weights_only=True)
     assert repr(found) == repr(optimizer.state_dict())
+
+
+def trained() -> tuple[nn.Module, dict[str, object]]:
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.rand(4, 3)).sum().backward()
+    optimizer.step()
+    return model, optimizer.state_dict()
+
+
+def test_weights_at_the_root_beside_an_optimizer_are_the_model(modtool: Modtool) -> None:
+    model, optimizer = trained()
+    state = model.state_dict()
+    torch.save({**state, "optimizer": optimizer, "epoch": 3}, "ck.pth")
+
+    document = json.loads(modtool("summary", "ck.pth", "--json").out)
+    assert document["sections"] == [
+        {"name": "", "role": "model", "tensors": 7, "bytes": 72},
+        {"name": "optimizer", "role": "optimizer", "tensors": 12, "bytes": 112},
+    ]
+    assert [(each["section"], each["name"]) for each in document["tensors"][:7]] == [
+        ("", name) for name in state
+    ]
+    assert document["values"]["epoch"] == 3
+    assert modtool("count", "ck.pth", "--total").out == "12\n"
+    assert modtool("summary", "ck.pth", "--section", "").out.endswith("size 72 B\n")
+
+    dropped = [
+        {"name": "optimizer", "why": "not part of the model (optimizer)"},
+        {"name": "epoch", "why": "a value, not a tensor"},
+    ]
+    for suffix in ("pth", "safetensors"):
+        ran = modtool("convert", "ck.pth", "--to", FORMS[suffix], "-o", f"out.{suffix}", "--json")
+        assert json.loads(ran.out)["dropped"] == dropped
+    assert repr(torch.load("out.pth", weights_only=True)) == repr(dict(state))
+    found = load_file("out.safetensors")
+    assert {name: found[name].tolist() for name in state} == {
+        name: tensor.tolist() for name, tensor in state.items()
+    }
+
+
+FORMS = {"pth": "state_dict", "safetensors": "safetensors"}
+
+
+def test_a_checkpoint_with_weights_at_its_root_keeps_its_form(modtool: Modtool) -> None:
+    model, optimizer = trained()
+    whole = model.state_dict()
+    whole.update(optimizer=optimizer, epoch=3)
+    torch.save(whole, "ck.pth")
+    assert modtool("convert", "ck.pth", "--to", "checkpoint", "-o", "same.pth").code == 0
+    assert repr(torch.load("same.pth", weights_only=True)) == repr(whole)
+
+    options = ("--to", "checkpoint", "--drop-optimizer", "-o", "small.pth")
+    assert modtool("convert", "ck.pth", *options).code == 0
+    small = torch.load("small.pth", weights_only=True)
+    assert list(small) == [*model.state_dict(), "epoch"]
+
+    options = ("--rename", "1=norm", "--drop", "0.bias", "-o", "new.pth")
+    assert modtool("convert", "ck.pth", "--to", "checkpoint", *options).code == 0
+    new = torch.load("new.pth", weights_only=True)
+    assert [*new][:3] == ["0.weight", "norm.weight", "norm.bias"]
+    assert list(new._metadata) == ["", "0", "norm"]
+
+    assert modtool("freeze", "ck.pth", "0", "-o", "frozen.pth").code == 0
+    assert modtool("count", "frozen.pth", "--frozen").out == "8\n"
+    ran = modtool("convert", "ck.pth", "--section", "model", "-o", "x.pth")
+    assert ran.err.endswith("""  sections: "", optimizer\n""")
+    ran = modtool("convert", "ck.pth", "--to", "checkpoint", "--set", "0.bias=1", "-o", "x.pth")
+    assert ran.err.startswith("error: '0.bias' holds tensors")
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])

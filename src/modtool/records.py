@@ -13,6 +13,7 @@ from typing import Literal
 
 __all__ = [
     "DTYPES",
+    "ROOT",
     "CallableUse",
     "Checkpoint",
     "DType",
@@ -25,7 +26,11 @@ __all__ = [
     "Storage",
     "TensorInfo",
     "contiguous_stride",
+    "section_label",
 ]
+
+ROOT = ""
+"""The section of tensors that lie at the root of a checkpoint, beside other sections."""
 
 Level = Literal["error", "warning", "note"]
 Kind = Literal["state_dict", "checkpoint", "full_model", "model", "tensors", "values"]
@@ -270,10 +275,18 @@ class ModuleNode:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A part of a checkpoint; `role`: model, ema, optimizer, scheduler, scaler or other."""
+    """A part of a checkpoint; `role`: model, ema, optimizer, scheduler, scaler or other.
+
+    `name` is `ROOT` for the root's own tensors, `{**model.state_dict(), "optimizer": …}`.
+    """
 
     name: str
     role: str
+
+
+def section_label(name: str) -> str:
+    """The name of a section as a user types it after `--section`."""
+    return name or '""'
 
 
 @dataclass(frozen=True, slots=True)

@@ -280,6 +280,26 @@ CASES: Mapping[str, Case] = {
         lambda: {"net_g": weights() | {"norm._extra_state": None}, "net_d": weights()},
         {"net_g": "model", "net_d": "model"},
     ),
+    "weights at the root": (
+        lambda: {"epoch": 3, "optimizer": optimizer(), **weights(), "queue": torch.ones(9)},
+        {"optimizer": "optimizer", "": "model"},
+    ),
+    "the weights of one layer at the root": (
+        lambda: {**wide(), "optimizer": optimizer(), "scheduler": scheduler()},
+        {"": "model", "optimizer": "optimizer", "scheduler": "scheduler"},
+    ),
+    "weights at the root, and better ones": (
+        lambda: {**weights(), "best": weights(), "meta": {"x": torch.ones(4)}},
+        {"": "model", "best": "other", "meta": "other"},
+    ),
+    "weights at the root, beside those of what is called a model": (
+        lambda: {**wide(), "model": weights(), "optimizer": optimizer()},
+        {"": "other", "model": "model", "optimizer": "optimizer"},
+    ),
+    "losses at the root": (
+        lambda: {"train.loss": torch.ones(1), "G": wide(), "D": wide(), "step": torch.ones(1)},
+        {"": "other", "G": "model", "D": "model"},
+    ),
 }
 
 

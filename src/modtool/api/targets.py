@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from modtool.errors import TargetError, UsageError
 from modtool.formats import open_checkpoint
 from modtool.live.targets import is_model_target
-from modtool.records import Checkpoint, Note
+from modtool.records import Checkpoint, Note, section_label
 
 if TYPE_CHECKING:
     from torch import nn
@@ -165,7 +165,9 @@ def narrowed(checkpoint: Checkpoint, section: str | None) -> Checkpoint:
         return checkpoint
     roles = {part.name: part.role for part in checkpoint.sections}
     if section not in roles:
-        hint = f"sections: {', '.join(roles)}" if roles else "it has no sections"
+        hint = (
+            f"sections: {', '.join(map(section_label, roles))}" if roles else "it has no sections"
+        )
         raise UsageError(f"{checkpoint.target} has no section {section!r}", hint)
     prefix = f"{section}."
     return replace(

@@ -71,7 +71,11 @@ MapLocation = Annotated[
 Mode = Annotated[ModeName, typer.Option("--mode", help="Mode of the forward pass: train or eval.")]
 Section = Annotated[
     str | None,
-    typer.Option("--section", metavar="NAME", help="The part of a training checkpoint to take."),
+    typer.Option(
+        "--section",
+        metavar="NAME",
+        help='The part of a training checkpoint to take; "" is the tensors at its root.',
+    ),
 ]
 Columns = Annotated[
     str,

@@ -61,7 +61,7 @@ class Options:
     @property
     def words(self) -> list[str]:
         """Those of them that convert knows, as words of a command line."""
-        section = ["--section", self.section] if self.section else []
+        section = ["--section", self.section] if self.section is not None else []
         prefixes = [word for each in self.strip_prefix for word in ("--strip-prefix", each)]
         return section + prefixes + [word for each in self.rename for word in ("--rename", each)]
 

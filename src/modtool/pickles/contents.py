@@ -4,7 +4,7 @@ The object is walked once, bounded, and every tensor in it gets a section, a nam
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from modtool.errors import UnsafeFileError
@@ -18,13 +18,14 @@ from modtool.pickles.roles import (
     buffer_names,
     is_extra_state,
     is_model_name,
+    is_parameter_name,
     primary,
     role_of,
     role_without_tensors,
 )
 from modtool.pickles.torch_objects import Tensors
 from modtool.pickles.values import Values
-from modtool.records import Kind, ModuleNode, Note, Role, Section, TensorInfo
+from modtool.records import ROOT, Kind, ModuleNode, Note, Role, Section, TensorInfo
 
 __all__ = ["Contents", "contents_of"]
 
@@ -137,7 +138,12 @@ class Walk:
         self.places.spend(breadth(value))
         mapping = entries(value) or dict(enumerate(items_of(value) or ()))
         whole = "param_groups" in mapping  # an optimizer's state_dict, and nothing else
+        own = {} if path or whole else self.own_tensors(mapping)
         for key, item in mapping.items():
+            if key in own:
+                if key == next(iter(own)):
+                    self.at_root(own, mapping)
+                continue
             name = f"{path}.{key_text(key)}" if path else key_text(key)
             if not self.places.hold(item):
                 self.without_tensors(name, item, whole)
@@ -148,6 +154,33 @@ class Walk:
                 self.sections.append(Section(name, role))
                 self.section(item, name, role)
         self.open.discard(id(value))
+
+    def own_tensors(self, mapping: Mapping[object, object]) -> dict[str, object]:
+        """What lies at the root as a state_dict has it, beside an optimizer, say; else nothing."""
+        own = {
+            key: item
+            for key, item in mapping.items()
+            if isinstance(key, str) and self.is_own(key, item)
+        }
+        return own if any(map(is_parameter_name, own)) else {}
+
+    def is_own(self, key: str, item: object) -> bool:
+        """True for an entry of a state_dict: a tensor, or the tensors of an extra state."""
+        if self.places.tensors.facts(item) is not None:
+            return True
+        return is_extra_state(key) and self.places.hold(item)
+
+    def at_root(self, own: Mapping[str, object], mapping: Mapping[object, object]) -> None:
+        """Take the root's own tensors: the model, unless a part beside them is called so."""
+        named = any(
+            is_model_name(key_text(key)) and self.places.hold(item)
+            for key, item in mapping.items()
+            if key not in own
+        )
+        role = "other" if named else "model"
+        self.sections.append(Section(ROOT, role))
+        places = [place for key, item in own.items() for place in self.places.of(item, key)]
+        self.take_all(places, ROOT, role)
 
     def without_tensors(self, name: str, value: object, whole: bool) -> None:
         """Take plain values; a scheduler's are a section of their own."""
@@ -221,12 +254,17 @@ class Walk:
             self.modules.extend(walk.nodes)
             self.hooks.update(walk.hooks)
             return
-        places = list(self.places.of(value))
+        self.take_all(list(self.places.of(value)), section, role)
+        self.values.keep(section or "", value)
+
+    def take_all(
+        self, places: Sequence[tuple[str, object]], section: str | None, role: str
+    ) -> None:
+        """Record tensors by name, as what they are in a section of this role."""
         buffers = buffer_names([name for name, _ in places]) if role in WEIGHTS else ()
         for name, item in places:
             kind: Role = "buffer" if name in buffers else WEIGHTS.get(role, "state")
             self.take(Found(name, item, kind), section)
-        self.values.keep(section or "", value)
 
     def take(self, found: Found, section: str | None) -> None:
         """Record one tensor."""

@@ -14,6 +14,7 @@ __all__ = [
     "buffer_names",
     "is_extra_state",
     "is_model_name",
+    "is_parameter_name",
     "primary",
     "role_of",
     "role_without_tensors",
@@ -71,6 +72,8 @@ MODEL_NAMES = (
 # What has fewer elements than this share of the largest part is no model beside it.
 SMALL = 0.1
 
+# What `state_dict()` calls a tensor: a module's path and a name, or that of a lone layer.
+PARAMETER_NAME = re.compile(r"\A(?:(?:[^.\s/]+\.)+[^\W\d]\w*|weight(?:_\w+)?)\Z")
 AVERAGED = re.compile(r"(?:^|[._])(?:ema|averaged?|swa)(?:[._]|$)")
 AUXILIARY = re.compile(r"loss|criterion|metric")
 TEACHER = re.compile(r"(?:^|[._])teacher(?:[._]|$)")
@@ -79,6 +82,11 @@ TEACHER = re.compile(r"(?:^|[._])teacher(?:[._]|$)")
 def is_model_name(name: str) -> bool:
     """True for `model`, `trainer.model` and `model0`, of which Megatron has several."""
     return name.rpartition(".")[2].rstrip("0123456789") in MODEL_NAMES
+
+
+def is_parameter_name(name: str) -> bool:
+    """True for `encoder.0.weight` and `weight`; not for `loss`, which stands beside a model."""
+    return PARAMETER_NAME.match(name) is not None
 
 
 def buffer_names(names: Collection[str]) -> frozenset[str]:
@@ -188,8 +196,8 @@ def primary(sections: Sequence[Section], elements: Mapping[str, int]) -> tuple[S
 
 
 def level(section: Section) -> int:
-    """How deep a section lies: 0 for the outermost."""
-    return section.name.count(".")
+    """How deep a section lies: 0 for the root's own tensors."""
+    return section.name.count(".") + 1 if section.name else 0
 
 
 UNNAMED = len(MODEL_NAMES)

@@ -7,15 +7,16 @@ from modtool.errors import UsageError
 from modtool.pickles.flags import parameter_flag
 from modtool.pickles.machine import Pickle
 from modtool.pickles.plain import mapping_of
+from modtool.pickles.roles import is_extra_state
 from modtool.pickles.symbols import ABSENT, Call, Global
 from modtool.plan.bare_tensors import bare, is_from_state_dict
 from modtool.plan.distributed import distributed
 from modtool.plan.norms import BN_EVAL_METADATA, recorded_bn_eval
 from modtool.plan.plain_tree import plain_tree
 from modtool.plan.records import Dropped, Form, Plan, PlannedTensor
-from modtool.plan.tree import entries, find_key, path_of
+from modtool.plan.tree import entries, find_key, path_of, with_entries
 from modtool.plan.versions import versions_of
-from modtool.records import Checkpoint, Note, Section, TensorInfo
+from modtool.records import ROOT, Checkpoint, Note, Section, TensorInfo, section_label
 
 __all__ = [
     "FLAGS_KEY",
@@ -146,7 +147,7 @@ def model_section(checkpoint: Checkpoint, section: str | None) -> str | None:
         if section not in names:
             raise UsageError(
                 f"{checkpoint.target} has no section {section!r}",
-                f"sections: {', '.join(names)}" if names else "it is not divided into sections",
+                f"sections: {listed(names)}" if names else "it is not divided into sections",
             )
         return section
     models = [part.name for part in checkpoint.sections if part.role == "model"]
@@ -154,8 +155,13 @@ def model_section(checkpoint: Checkpoint, section: str | None) -> str | None:
         return models[0] if models else None
     reason = "more than one part could be the model" if models else "no part is clearly the model"
     raise UsageError(
-        f"{checkpoint.target}: {reason}", f"choose one with --section: {', '.join(models or names)}"
+        f"{checkpoint.target}: {reason}", f"choose one with --section: {listed(models or names)}"
     )
+
+
+def listed(names: Iterable[str]) -> str:
+    """The names of sections, as a user types them."""
+    return ", ".join(map(section_label, names))
 
 
 def model_sections(checkpoint: Checkpoint) -> tuple[str | None, ...]:
@@ -182,7 +188,7 @@ def chosen_tensors(checkpoint: Checkpoint, section: str | None) -> list[TensorIn
 def left_out(checkpoint: Checkpoint, section: str | None) -> list[Dropped]:
     """What a form that holds nothing but the model's tensors leaves out."""
     dropped = [
-        Dropped(part.name, f"{why_not(part, checkpoint, section)} ({part.role})")
+        Dropped(section_label(part.name), f"{why_not(part, checkpoint, section)} ({part.role})")
         for part in checkpoint.sections
         if part.name != section
     ]
@@ -250,6 +256,8 @@ def without_values(
 
 def subtree(tree: object, section: str | None) -> object:
     """The part of a tree that a section names; None where that is no dict."""
+    if section == ROOT:
+        return own_entries(tree)
     while section:
         found = entries(tree)
         place = find_key(found, section) if found is not None else None
@@ -258,6 +266,19 @@ def subtree(tree: object, section: str | None) -> object:
         key, section = place
         tree = found[key]
     return tree if entries(tree) is not None else None
+
+
+def own_entries(tree: object) -> object:
+    """A root's own tensors, with what `get_extra_state()` gave; None where it is no dict."""
+    found = entries(tree)
+    if found is None:
+        return None
+    own = {
+        key: item
+        for key, item in found.items()
+        if (isinstance(item, TensorInfo) and item.section == ROOT) or is_extra_state(key)
+    }
+    return with_entries(tree, own)
 
 
 def flat_tree(tensors: Iterable[TensorInfo], module: object) -> Call:

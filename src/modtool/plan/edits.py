@@ -9,7 +9,7 @@ from modtool.patterns import Types, select
 from modtool.plan.conversion import is_parameter
 from modtool.plan.owners import owner
 from modtool.plan.records import Dropped, Plan, PlannedTensor
-from modtool.plan.tree import DROPPED, entries, put, without
+from modtool.plan.tree import DROPPED, entries, place_of, put, without
 from modtool.plan.versions import without_versions
 from modtool.records import DTYPES, Checkpoint
 
@@ -280,7 +280,7 @@ def set_value(plan: Plan, key: str, value: object) -> Plan:
         return replace(plan, metadata={**plan.metadata, key: value})
     if plan.form not in ("checkpoint", "dcp"):
         raise UsageError(f"a {plan.form} has no place for {key!r}", "values need --to checkpoint")
-    if any(path == key for path in section_names(plan)):
+    if key in taken_places(plan):
         raise UsageError(f"{key!r} holds tensors; a value cannot take its place")
     tree = put(plan.tree, key, value)
     if tree is DROPPED:
@@ -288,9 +288,10 @@ def set_value(plan: Plan, key: str, value: object) -> Plan:
     return replace(plan, tree=tree)
 
 
-def section_names(plan: Plan) -> set[str | None]:
-    """The sections that hold tensors of the output."""
-    return {tensor.section for tensor in plan.tensors}
+def taken_places(plan: Plan) -> set[str | None]:
+    """Where tensors of the output lie, and the sections that hold them."""
+    places = {place_of(tensor.section, tensor.name) for tensor in plan.tensors}
+    return places | {tensor.section for tensor in plan.tensors}
 
 
 # -- how it is laid out ------------------------------------------------------------------------

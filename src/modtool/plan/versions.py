@@ -120,7 +120,7 @@ def changed(
     change: Callable[[Mapping[object, object]], dict[object, object]],
 ) -> object:
     """The tree with a section's `_metadata` changed, where it has any."""
-    part = at(tree, section) if section is not None else tree
+    part = at(tree, section or "")
     if not isinstance(part, Call) or not isinstance(part.state, dict):
         return tree
     versions = mapping_of(part.state.get(METADATA))
@@ -128,7 +128,7 @@ def changed(
         return tree
     state = {**part.state, METADATA: change(versions)}
     made = Call(part.function, part.arguments, items=part.items, state=state)
-    if section is None:
+    if not section:
         return made
     found = put(tree, section, made)
     return tree if found is DROPPED else found

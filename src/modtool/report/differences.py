@@ -6,7 +6,7 @@ from dataclasses import asdict
 from modtool.diff import Differences, Fit, Pair, Single
 from modtool.diff.structure import is_equal
 from modtool.pickles.display import Abridged
-from modtool.records import TensorInfo
+from modtool.records import TensorInfo, section_label
 from modtool.report.folding import (
     MEASURE_COLUMNS,
     NAN_COLUMNS,
@@ -245,7 +245,8 @@ def advice(differences: Differences) -> Iterator[str]:
 def fit_advice(fit: Fit) -> Iterator[str]:
     """Whether it would load, and what would help."""
     if fit.section is not None:
-        yield f"the weights lie in the section {fit.section}, which load_state_dict is to be given"
+        part = section_label(fit.section)
+        yield f"the weights lie in the section {part}, which load_state_dict is to be given"
     if fit.whole:
         yield "the file holds a whole model, whose state_dict() load_state_dict is to be given"
     if fit.loads:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from types import MappingProxyType
 
-from modtool.records import Checkpoint, ModuleNode, TensorInfo
+from modtool.records import Checkpoint, ModuleNode, TensorInfo, section_label
 from modtool.report.columns import chosen
 from modtool.report.figures import Figures, ancestors, module_figures
 from modtool.report.tables import Column, Report, Table
@@ -332,7 +332,7 @@ def tensor_row(
     values: Mapping[str, object] = {
         "tensor": (0, tensor.name or "(the tensor)"),
         "name": tensor.name,
-        "section": tensor.section,
+        "section": None if tensor.section is None else section_label(tensor.section),
         "role": tensor.role,
         "dtype": tensor.dtype if tensor.layout == "strided" else f"{tensor.dtype} {tensor.layout}",
         "shape": tensor.shape,
@@ -365,7 +365,10 @@ def section_tables(checkpoint: Checkpoint) -> tuple[Table, ...]:
     """One table of the sections, where there are any."""
     if not checkpoint.sections:
         return ()
-    rows = tuple(tuple(part.values()) for part in sections_document(checkpoint))
+    rows = tuple(
+        (section_label(str(name)), *figures)
+        for name, *figures in (part.values() for part in sections_document(checkpoint))
+    )
     return (Table(SECTION_COLUMNS, rows, "sections"),)
 
 
