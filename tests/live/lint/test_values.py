@@ -1,7 +1,8 @@
 """What needs the values of a model's weights."""
 
-from collections.abc import Callable
-from typing import TypeVar
+import itertools
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -191,3 +192,76 @@ def test_a_parameter_in_a_plain_list_is_a_parameter() -> None:
     for each in (model, Hiding()):
         (found,) = lint_model(each)
         assert "that holds 1 parameter (Parameter)" in found.message
+
+
+ATTENTION: dict[str, dict[str, Any]] = {
+    "packed": {},
+    "without biases": {"bias": False},
+    "separate": {"kdim": 3, "vdim": 5},
+    "with items put behind": {"add_bias_kv": True, "add_zero_attn": True},
+}
+INTO = ("query", "key", "value")
+STUCK = "are zero, and so are the gradients of their weights, in every step"
+
+
+def parts(model: nn.MultiheadAttention, name: str) -> list[torch.Tensor]:
+    """What makes queries, keys or values: a weight, and a bias and an item put behind if any."""
+    index = INTO.index(name)
+    packed = [model.in_proj_weight, model.in_proj_bias]
+    own = [getattr(model, f"{name[0]}_proj_weight"), getattr(model, f"bias_{name[0]}", None)]
+    found = [whole.chunk(3)[index] for whole in packed if whole is not None]
+    return found + [each for each in own if each is not None]
+
+
+def attention(kind: str, zero: Iterable[str]) -> nn.MultiheadAttention:
+    torch.manual_seed(0)
+    model = nn.MultiheadAttention(4, 2, batch_first=True, **ATTENTION[kind])
+    with torch.no_grad():
+        for each in model.parameters():
+            each.normal_()
+        for name in zero:
+            for part in [model.out_proj.weight] if name == "out" else parts(model, name):
+                part.zero_()
+    return model
+
+
+def learned(model: nn.MultiheadAttention) -> bool:
+    """Whether no projection is zero after some steps."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    for _ in range(5):
+        optimizer.zero_grad()
+        given = [torch.randn(2, 3, size) for size in (4, model.kdim, model.vdim)]
+        out, _ = model(*given)
+        nn.functional.mse_loss(out, torch.randn(2, 3, 4)).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    weights = [part for name in INTO for part in parts(model, name) if part.dim() == 2]
+    return all(bool(weight.any()) for weight in (*weights, model.out_proj.weight))
+
+
+@pytest.mark.parametrize("kind", ATTENTION)
+@pytest.mark.parametrize("count", range(5))
+def test_attention_of_zeros_is_told_where_it_does_not_learn(kind: str, count: int) -> None:
+    for zero in itertools.combinations((*INTO, "out"), count):
+        model = attention(kind, zero)
+        expected = []
+        if {"value", "out"} <= set(zero):
+            expected = [f"its value and output projections {STUCK}"]
+        elif {"query", "key"} <= set(zero):
+            alike = "it attends to every position alike"
+            expected = [f"its query and key projections {STUCK}: {alike}"]
+        assert told(model) == [("constant-weights", "", message) for message in expected]
+        assert learned(model) == (not expected)
+
+
+def test_attention_of_zeros_that_is_frozen_or_another_is_not_told() -> None:
+    class Own(nn.MultiheadAttention):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+            return x
+
+    assert told(filled(Own(4, 2), 0.0)) == []
+    model = attention("packed", ["query", "key"])
+    assert told(model.requires_grad_(False)) == []
+    model.requires_grad_(True)
+    with torch.no_grad():
+        model.in_proj_bias[0] = 1
+    assert told(model) == []

@@ -22,7 +22,7 @@ from modtool.live.lint.rebuilding import with_values
 from modtool.live.lint.sharing import shared_modules, shared_tensors
 from modtool.live.lint.source import assigned_twice, lost_at_init
 from modtool.live.lint.subject import Subject, subject_of
-from modtool.live.lint.values import constant_weights, zero_frozen_weights
+from modtool.live.lint.values import constant_weights, zero_attention, zero_frozen_weights
 from modtool.live.state import unregistered
 from modtool.notes import note
 from modtool.records import Note
@@ -55,7 +55,7 @@ STRUCTURE: tuple[Check, ...] = (
 )
 
 
-VALUES: tuple[Check, ...] = (constant_weights, zero_frozen_weights)
+VALUES: tuple[Check, ...] = (constant_weights, zero_attention, zero_frozen_weights)
 
 
 def lint_model(

@@ -12,7 +12,7 @@ from modtool.live.settings import type_of
 from modtool.notes import note
 from modtool.records import Note
 
-__all__ = ["LAYERS", "constant_pair", "constant_weights", "zero_frozen_weights"]
+__all__ = ["LAYERS", "constant_pair", "constant_weights", "zero_attention", "zero_frozen_weights"]
 
 LAYERS = (
     nn.Linear,
@@ -136,3 +136,40 @@ def zero_frozen_weights(subject: Subject) -> Iterator[Note]:
                 "and no gradient reaches what comes before"
             )
             yield note("constant-weights", path, message, "load weights into it, or unfreeze it")
+
+
+def zero_attention(subject: Subject) -> Iterator[Note]:
+    """Attention with two projections of zeros that meet: neither gets a gradient, ever."""
+    for path, module in subject.modules:
+        if not isinstance(module, nn.MultiheadAttention) or not is_plain(module):
+            continue
+        query, key, value = (all(map(is_zero, each)) for each in projections(module))
+        out = module.out_proj
+        if value and value_of(out.weight) == 0 and is_trained(out):
+            yield note("constant-weights", path, f"its value and output projections {STUCK}")
+        elif query and key:
+            message = f"its query and key projections {STUCK}: it attends to every position alike"
+            yield note("constant-weights", path, message)
+
+
+STUCK = "are zero, and so are the gradients of their weights, in every step"
+
+
+def is_plain(attention: nn.MultiheadAttention) -> bool:
+    """True where it is trained, and by torch's own forward: another may not use what is here."""
+    own = type(attention).forward is nn.MultiheadAttention.forward
+    return own and any(each.requires_grad for each in attention.parameters())
+
+
+def projections(attention: nn.MultiheadAttention) -> Iterator[tuple[torch.Tensor | None, ...]]:
+    """What queries, keys and values are made with: a weight, a bias, and an item put behind."""
+    packed, bias = attention.in_proj_weight, attention.in_proj_bias
+    separate = attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight
+    weights = separate if packed is None else packed.chunk(3)
+    biases = (None,) * 3 if bias is None else bias.chunk(3)
+    return zip(weights, biases, (None, attention.bias_k, attention.bias_v), strict=True)
+
+
+def is_zero(tensor: torch.Tensor | None) -> bool:
+    """True for zeros, and for nothing."""
+    return tensor is None or value_of(tensor) == 0
