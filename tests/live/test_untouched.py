@@ -507,10 +507,8 @@ def test_arrays_that_are_written_over_are_put_back(real: bool) -> None:
 
     def arrays() -> list[tuple[int, object]]:
         inside = (*model.tables.values(), model.counted.seen)
-        each: Any
-        return [
-            (id(each), each.tolist()) for each in (model.total, model.steps, model.last, *inside)
-        ]
+        found: list[Any] = [model.total, model.steps, model.last, *inside]
+        return [(id(each), each.tolist()) for each in found]
 
     before = arrays()
     found = trace(model, parse_inputs(["2,4"], model), real=real)
