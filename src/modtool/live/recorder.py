@@ -14,7 +14,7 @@ from modtool.live.counter import FIRST_INPUT, OperatorWatch
 from modtool.live.fake import is_uninitialized
 from modtool.live.leaves import described, leaves
 from modtool.live.settings import type_of
-from modtool.live.statistics import dead_units, is_finite, unwatched, with_statistics
+from modtool.live.statistics import dead_units, is_finite, own_axis, unwatched, with_statistics
 from modtool.live.timing import Times
 from modtool.live.walk import modules_by_path
 from modtool.traces import ModuleCall, TracedTensor
@@ -40,6 +40,7 @@ class Call:
     gradients: dict[str, TracedTensor] = field(default_factory=dict)
     finite: bool = True
     dead: tuple[int, int] | None = None
+    axis: int | None = None
 
 
 class Recorder:
@@ -194,9 +195,24 @@ class Recorder:
     def measure(self, call: Call, result: object) -> None:
         """Write down what the elements of a result are like."""
         call.outputs = with_statistics(call.outputs, result)
-        call.dead = dead_units(call.module, result)
+        dimensions = max((len(each.shape) for each in call.outputs), default=0)
+        call.axis = own_axis(call.module, dimensions) or self.axis_behind(call)
+        call.dead = dead_units(call.module, result, call.axis)
         if self.culprit is None and call.finite and not is_finite(result):
             self.culprit = call
+
+    def axis_behind(self, call: Call) -> int | None:
+        """Which dimension of what a call was given are units; None where no layer tells."""
+        given = next((tensor for _, tensor in leaves(call.given)), None)
+        index = None if given is None else self.watch.origins.of(given)
+        if given is None or index is None or index <= FIRST_INPUT:
+            return None
+        source = self.calls[index + 1]
+        axis, sizes = source.axis, tuple(given.shape)
+        found = axis is not None and all(
+            any(has_size(each.shape, axis, sizes) for each in one.outputs) for one in (source, call)
+        )
+        return axis if found else None
 
     def failing_call(self, error: BaseException) -> Call | None:
         """The innermost call in which an exception began; None where it was not in one."""
@@ -286,6 +302,11 @@ class Recorder:
         """True for a module with parameters of its own that operators were given, all of them."""
         own = [id(each) for each in module._parameters.values() if each is not None]
         return bool(own) and self.watch.used.issuperset(own)
+
+
+def has_size(shape: tuple[int, ...], axis: int, like: tuple[int, ...]) -> bool:
+    """True for a shape of as many dimensions as another, that has the same size along one."""
+    return len(shape) == len(like) and shape[axis] == like[axis]
 
 
 def can_be_called(module: nn.Module) -> bool:

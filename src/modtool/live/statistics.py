@@ -6,12 +6,21 @@ from dataclasses import replace
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 from torch.utils._python_dispatch import _disable_current_modes
 
 from modtool.live.leaves import leaves
 from modtool.traces import Statistics, TracedTensor
 
-__all__ = ["dead_units", "is_finite", "statistics_of", "unwatched", "with_statistics"]
+__all__ = [
+    "dead_units",
+    "is_finite",
+    "own_axis",
+    "statistics_of",
+    "unwatched",
+    "with_statistics",
+]
 
 
 @contextmanager
@@ -69,15 +78,34 @@ def is_finite(value: object) -> bool:
         )
 
 
-def dead_units(module: nn.Module, output: object) -> tuple[int, int] | None:
+def own_axis(module: nn.Module, dimensions: int) -> int | None:
+    """Which dimension of what a layer gives are its units, counted from the end.
+
+    None of a module that takes them as they come: an activation, dropout, pooling.
+    """
+    if isinstance(module, _ConvNd):
+        return -1 - len(module.kernel_size)
+    if isinstance(module, _BatchNorm | nn.GroupNorm):
+        return 1 - dimensions
+    return -1 if isinstance(module, FEATURES_LAST) else None
+
+
+FEATURES_LAST = (nn.Linear, nn.Bilinear, nn.Embedding, nn.RNNBase, nn.RNNCellBase)
+
+
+def dead_units(module: nn.Module, output: object, axis: int | None) -> tuple[int, int] | None:
     """Units of a ReLU that gave nothing but zeros, and how many units there are.
 
-    A unit is a channel of an image, (batch, channels, height, width, …), and a feature of all
-    else, (…, features). None where there is but one sample of each unit, or no ReLU.
+    Args:
+        module: None is told of one that is no ReLU.
+        output: What it gave. None is told where that has but one sample of each unit.
+        axis: The dimension of the units; where it is not known, they are the channels of an image,
+            (batch, channels, height, width, …), and the features of all else, (…, features).
     """
     if not isinstance(module, nn.ReLU | nn.ReLU6) or not isinstance(output, torch.Tensor):
         return None
-    axis = 1 if output.dim() >= 4 else output.dim() - 1
+    if axis is None:
+        axis = 1 if output.dim() >= 4 else -1
     units = output.shape[axis] if output.dim() else 0
     if units == 0 or output.numel() <= units:
         return None
