@@ -80,7 +80,7 @@ def test_a_checkpoint_with_weights_at_its_root_keeps_its_form(modtool: Modtool) 
     assert modtool("convert", "ck.pth", "--to", "checkpoint", "-o", "same.pth").code == 0
     assert repr(torch.load("same.pth", weights_only=True)) == repr(whole)
 
-    options = ("--to", "checkpoint", "--drop-optimizer", "-o", "small.pth")
+    options: tuple[str, ...] = ("--to", "checkpoint", "--drop-optimizer", "-o", "small.pth")
     assert modtool("convert", "ck.pth", *options).code == 0
     small = torch.load("small.pth", weights_only=True)
     assert list(small) == [*model.state_dict(), "epoch"]
