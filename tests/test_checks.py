@@ -287,6 +287,26 @@ def test_zero_constant_and_subnormal(file: str) -> None:
     ]
 
 
+def test_what_repeats_is_counted_as_often_as_it_repeats(file: str) -> None:
+    row = torch.tensor([1.0, math.nan])
+    found = values(
+        file,
+        ones=torch.ones(1).expand(100),
+        rows=row.expand(50, 2),
+        zero=torch.zeros(()).expand(3, 3),
+        none=torch.ones(1).expand(0),
+        one=torch.ones(1).expand(1),
+        tiny=torch.tensor([1e-40, 1.0]).expand(3, 2),
+        steps=torch.arange(3.0).expand(4, 3),
+    )
+    assert found == [
+        ("nan-values", "rows", "50 of 100 elements are NaN"),
+        ("zero-tensors", "zero", "zero everywhere: zero"),
+        ("constant-tensors", "ones", "one value everywhere: ones (1)"),
+        ("subnormal-values", "tiny", "3 subnormal numbers: tiny (3)"),
+    ]
+
+
 def test_copies_are_told_and_ties_are_not(file: str) -> None:
     weight = torch.randn(40, 50)
     other = weight.clone()

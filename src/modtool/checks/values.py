@@ -1,7 +1,7 @@
 """What the elements of tensors say, once they were read: facts to notes, without torch."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from modtool.checks.structure import number_of, some
 from modtool.notes import note
@@ -31,7 +31,7 @@ class Facts:
         least: The smallest of the finite ones; None where there is none.
         greatest: The largest of them.
         fingerprint: The sum of the elements' bits as whole numbers, modulo 2**64: the same for
-            equal tensors, however they are stored.
+            equal tensors, however they are stored. What is expanded counts once in it.
     """
 
     numel: int = 0
@@ -55,6 +55,12 @@ class Facts:
             max(greatest, default=None),
             (self.fingerprint + other.fingerprint) % MODULUS,
         )
+
+    def times(self, repeats: int) -> "Facts":
+        """The facts of a tensor that has each of these elements so many times, stored once."""
+        counts = (self.numel, self.nan, self.infinite, self.subnormal)
+        numel, nan, infinite, subnormal = (count * repeats for count in counts)
+        return replace(self, numel=numel, nan=nan, infinite=infinite, subnormal=subnormal)
 
     @property
     def constant(self) -> int | float | None:

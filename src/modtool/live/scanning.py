@@ -36,7 +36,8 @@ def scan(tensors: Sequence[TensorInfo], progress: Progress | None = None) -> dic
     Raises:
         CorruptFileError: A file ends too early.
     """
-    tensors = [without_repeats(tensor)[0] for tensor in tensors]
+    whole = tensors
+    tensors = [without_repeats(tensor)[0] for tensor in whole]
     firsts = first_of_each([(tensor, tensor) for tensor in tensors])
     known = [has_data(tensor) for tensor in tensors]
     parts = [
@@ -51,7 +52,11 @@ def scan(tensors: Sequence[TensorInfo], progress: Progress | None = None) -> dic
     found = {index: Facts() for index in firsts if known[index]}
     for (index, _), facts in zip(parts, made, strict=True):
         found[index] += facts
-    return {index: found[first] for index, first in enumerate(firsts) if first in found}
+    return {
+        index: found[first].times(whole[index].numel // max(tensors[index].numel, 1))
+        for index, first in enumerate(firsts)
+        if first in found
+    }
 
 
 def has_data(tensor: TensorInfo) -> bool:
