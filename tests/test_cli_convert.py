@@ -689,6 +689,40 @@ def test_values_are_set_at_any_depth(modtool: Modtool) -> None:
     assert (found["args.name"], found["3rd"]) == ("best of all", [1, 2])
 
 
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("model", "'model' holds tensors; a value cannot take its place\n  name another key"),
+        (
+            "model.0.weight",
+            "'model.0.weight' holds tensors; a value cannot take its place\n  name ",
+        ),
+        ("model.first.bias", "'model.first.bias' holds tensors; a value cannot take its place\n  "),
+        ("optimizer.state", "'optimizer.state' holds tensors; a value cannot take its place\n  n"),
+        (
+            "optimizer.param_groups.7.lr",
+            "'optimizer.param_groups.7.lr': optimizer.param_groups is a list without such an item\n"
+            "  it has items 0 to 0\n",
+        ),
+        ("epoch.x", "'epoch.x': epoch is no dict or list\n  set epoch itself, or another key\n"),
+    ],
+)
+def test_a_value_takes_the_place_of_no_tensor(modtool: Modtool, key: str, said: str) -> None:
+    torch.save(training(), "ckpt.pth")
+    options = ("--to", "checkpoint", "--rename", "0=first", "--set", f"{key}=1", "-o", "x.pth")
+    ran = modtool("convert", "ckpt.pth", *options)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith(f"error: {said}"), ran.err
+
+
+def test_items_of_lists_are_set(modtool: Modtool) -> None:
+    torch.save({"model": nn.Linear(2, 2).state_dict(), "history": [1, 2], "at": (3, 4)}, "in.pth")
+    options = ("--to", "checkpoint", "--set", "history.0=5", "--set", "at.1=[6]", "-o", "x.pth")
+    assert modtool("convert", "in.pth", *options).code == 0
+    found = torch.load("x.pth", weights_only=True)
+    assert (found["history"], found["at"]) == ([5, 2], (3, [6]))
+
+
 def test_many_that_are_left_out_are_told_of_together(modtool: Modtool) -> None:
     torch.save({f"{index}.w": torch.ones(1) for index in range(30)}, "in.pth")
     ran = modtool("convert", "in.pth", "--keep", "[0-4].w", "-o", "out.pth")

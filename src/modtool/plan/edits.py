@@ -1,7 +1,7 @@
 """Edits: functions from a plan to a plan. Patterns select among the model's names in the output."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from modtool.errors import UsageError
@@ -9,7 +9,7 @@ from modtool.patterns import Types, select
 from modtool.plan.conversion import is_parameter
 from modtool.plan.owners import owner
 from modtool.plan.records import Dropped, Plan, PlannedTensor
-from modtool.plan.tree import DROPPED, entries, place_of, put, without
+from modtool.plan.tree import DROPPED, entries, place_of, put, way_to, without
 from modtool.plan.versions import without_versions
 from modtool.records import DTYPES, Checkpoint
 
@@ -280,18 +280,31 @@ def set_value(plan: Plan, key: str, value: object) -> Plan:
         return replace(plan, metadata={**plan.metadata, key: value})
     if plan.form not in ("checkpoint", "dcp"):
         raise UsageError(f"a {plan.form} has no place for {key!r}", "values need --to checkpoint")
-    if key in taken_places(plan):
-        raise UsageError(f"{key!r} holds tensors; a value cannot take its place")
+    if any(path == key or path.startswith(f"{key}.") for path in tensor_paths(plan)):
+        raise UsageError(
+            f"{key!r} holds tensors; a value cannot take its place", "name another key"
+        )
     tree = put(plan.tree, key, value)
     if tree is DROPPED:
-        raise UsageError(f"{key!r}: what lies on the way to it is no dict or list")
+        raise no_way_to(key, plan.tree)
     return replace(plan, tree=tree)
 
 
-def taken_places(plan: Plan) -> set[str | None]:
-    """Where tensors of the output lie, and the sections that hold them."""
-    places = {place_of(tensor.section, tensor.name) for tensor in plan.tensors}
-    return places | {tensor.section for tensor in plan.tensors}
+def tensor_paths(plan: Plan) -> Iterator[str]:
+    """Where the tensors of the output lie, under their old names and their new ones."""
+    for tensor in plan.tensors:
+        yield place_of(tensor.section, tensor.source.name)
+        yield place_of(tensor.section, tensor.name)
+
+
+def no_way_to(key: str, tree: object) -> UsageError:
+    """What to say of a path that leads into something that cannot be entered."""
+    found, rest = way_to(tree, key)
+    where = key.removesuffix(rest).removesuffix(".") or "the whole"
+    if isinstance(found, list | tuple):
+        items = f"items 0 to {len(found) - 1}" if found else "no items"
+        return UsageError(f"{key!r}: {where} is a list without such an item", f"it has {items}")
+    return UsageError(f"{key!r}: {where} is no dict or list", f"set {where} itself, or another key")
 
 
 # -- how it is laid out ------------------------------------------------------------------------

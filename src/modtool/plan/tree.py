@@ -6,7 +6,7 @@ from modtool.pickles.symbols import Call
 from modtool.records import TensorInfo
 
 __all__ = ["DROPPED", "at", "entries", "find_key", "joined", "path_of", "put", "with_entries"]
-__all__ += ["place_of", "without"]
+__all__ += ["place_of", "way_to", "without"]
 
 
 class Missing:
@@ -75,21 +75,25 @@ def with_item(
 
 def at(tree: object, path: str) -> object:
     """What lies at a dotted path, in dicts, lists and tuples; None where nothing does."""
-    while path:
-        if isinstance(tree, list | tuple):
-            item = item_at(tree, path)
-            if item is None:
-                return None
-            index, path = item
-            tree = tree[index]
-            continue
-        found = entries(tree)
-        place = find_key(found, path) if found is not None else None
-        if found is None or place is None:
-            return None
-        key, path = place
-        tree = found[key]
-    return tree
+    found, rest = way_to(tree, path)
+    return None if rest else found
+
+
+def way_to(tree: object, path: str) -> tuple[object, str]:
+    """What lies where a dotted path can be followed no further, and the rest of the path."""
+    while path and (place := step(tree, path)) is not None:
+        tree, path = place
+    return tree, path
+
+
+def step(tree: object, path: str) -> tuple[object, str] | None:
+    """What the beginning of a dotted path names in a container, and the rest of the path."""
+    if isinstance(tree, list | tuple):
+        item = item_at(tree, path)
+        return (tree[item[0]], item[1]) if item is not None else None
+    found = entries(tree)
+    place = find_key(found, path) if found is not None else None
+    return (found[place[0]], place[1]) if found is not None and place is not None else None
 
 
 def without(tree: object, path: str) -> object:
