@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import save_torch_state_dict
 from safetensors.torch import save_file
 from torch import nn
 
@@ -214,6 +215,33 @@ def test_a_set_with_missing_extra_and_doubled_tensors(tmp_path: Path) -> None:
         ("unlisted-shard", three, f"{three}: beside a set of 2, and not of it"),
         ("unlisted-tensor", two, f"{two} has more, which the index does not list"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("total", "told_as"),
+    [(16, None), (16.0, None), ("16", None), (99, "99"), (0, "0"), ("x" * 99, "x" * 40)],
+)
+def test_an_index_of_another_size(tmp_path: Path, total: object, told_as: str | None) -> None:
+    one, two = (f"model-0000{number}-of-00002.safetensors" for number in (1, 2))
+    index = Path(shards(tmp_path, {"a": one, "b": two}, {one: ["a"], two: ["b"]}))
+    assert told(str(index)) == []
+    text = json.loads(index.read_text())
+    index.write_text(json.dumps({**text, "metadata": {"total_size": total}}))
+    message = f"the index says total_size {told_as}, and its tensors take 16 bytes"
+    expected = [("wrong-total-size", index.name, message)] if told_as else []
+    assert told(str(index)) == expected
+    (tmp_path / two).unlink()  # what is missing is told alone
+    assert [code for code, _, _ in told(str(index))] == ["missing-shard"]
+
+
+@pytest.mark.parametrize("safe", [True, False])
+def test_the_size_that_others_write_is_right(tmp_path: Path, safe: bool) -> None:
+    embedding = torch.randn(50, 4)
+    state = {"in": embedding, "w": torch.randn(40, 4), "out": embedding, "h": torch.ones(9).half()}
+    save_torch_state_dict(state, tmp_path, max_shard_size=700, safe_serialization=safe)
+    (index,) = tmp_path.glob("*.index.json")
+    assert json.loads(index.read_text())["metadata"]["total_size"] == 1458
+    assert [code for code, _, _ in told(str(index))] == []
 
 
 def test_a_tensor_in_another_file_than_the_index_says(tmp_path: Path) -> None:

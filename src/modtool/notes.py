@@ -73,6 +73,10 @@ CODES: Mapping[str, tuple[Level, str]] = MappingProxyType(
             "warning",
             "a file named like those of a set beside it, which the index does not list",
         ),
+        "wrong-total-size": (
+            "note",
+            "an index whose total_size is not what its tensors take",
+        ),
         "repeated-tensor": ("warning", "a tensor that several files of a set have"),
         "link-outside": (
             "warning",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from modtool.checks.optimizer import optimizer_mismatch
 from modtool.checks.safety import dangerous, unknown
-from modtool.checks.shards import unlisted_shards
+from modtool.checks.shards import unlisted_shards, wrong_total_size
 from modtool.checks.storages import recorded_devices
 from modtool.checks.structure import (
     missing_metadata,
@@ -31,6 +31,7 @@ CHECKS: tuple[Check, ...] = (
     saved_in_train_mode,
     saved_hooks,
     unlisted_shards,
+    wrong_total_size,
     optimizer_mismatch,
 )
 LEVELS: tuple[Level, ...] = ("error", "warning", "note")

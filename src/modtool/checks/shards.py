@@ -1,4 +1,4 @@
-"""Files that lie beside a set and are named as if they belonged to it."""
+"""Sets of files: what lies beside one as if it were a part, and what its index says of its size."""
 
 import os
 from collections.abc import Iterator
@@ -9,9 +9,11 @@ from modtool.formats.folders import NUMBERED, list_folder
 from modtool.notes import note
 from modtool.records import Checkpoint, FileRange, Note
 
-__all__ = ["unlisted_shards"]
+__all__ = ["unlisted_shards", "wrong_total_size"]
 
 SETS = ("safetensors-sharded", "torch-sharded")
+# Where these are told, nobody expects the size to be right.
+INCOMPLETE = ("missing-shard", "missing-tensor", "unlisted-tensor", "repeated-tensor")
 
 
 def unlisted_shards(checkpoint: Checkpoint) -> Iterator[Note]:
@@ -31,6 +33,21 @@ def unlisted_shards(checkpoint: Checkpoint) -> Iterator[Note]:
     if extra:
         message = f"{some(extra)}: beside a set of {max(totals)}, and not of it"
         yield note("unlisted-shard", extra[0], message)
+
+
+def wrong_total_size(checkpoint: Checkpoint) -> Iterator[Note]:
+    """The `total_size` of an index that is neither the bytes of its tensors nor those stored."""
+    told = checkpoint.metadata.get("total_size")
+    if told is None or checkpoint.format not in SETS:
+        return
+    if any(each.code in INCOMPLETE for each in checkpoint.notes):
+        return
+    stored = {each.storage.key: each.storage.nbytes for each in checkpoint.tensors if each.storage}
+    sizes = sum(stored.values()), sum(tensor.nbytes for tensor in checkpoint.tensors)
+    # Some writers give a float.
+    if told not in {text for size in sizes for text in (str(size), str(float(size)))}:
+        message = f"the index says total_size {told:.40}, and its tensors take {sizes[0]:,} bytes"
+        yield note("wrong-total-size", os.path.basename(checkpoint.target), message)
 
 
 def files_of(checkpoint: Checkpoint) -> set[str]:
