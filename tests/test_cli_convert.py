@@ -612,13 +612,35 @@ def test_far_into_a_sparse_file(modtool: Modtool) -> None:
         (("in.pth", "--section", "ema"), "in.pth has no section 'ema'"),
         (("in.pth", "--keep", "nose"), "no name matches 'nose'"),
         (("in.pth", "--drop", "*"), "nothing is left of the model"),
-        (("in.pth", "--drop", "re:("), "'re:(' is no regular expression"),
+        (
+            ("in.pth", "--drop", "re:("),
+            "'re:(' is no regular expression: missing ), unterminated subpattern at position 0\n"
+            "  write \\( \\[ \\* \\. and such for those that are meant as they stand\n",
+        ),
+        (
+            ("in.pth", "--rename", r"re:^n(o)=\2"),
+            r"'\\2' cannot take the place of '^n(o)': invalid group reference 2 at position 1"
+            "\n  \\1 is its first (group), of which it has 1; \\\\ is a backslash\n",
+        ),
+        (("in.pth", "-o"), "Option '-o' requires an argument.\n  try: modtool convert --help\n"),
         (("in.pth", "--strip-prefix", "module."), "no name begins with 'module.'"),
         (("in.pth", "--rename", "nose"), "'nose' is no renaming"),
         (("in.pth", "--rename", "nose=ear"), "--rename nose=ear: it changes no name"),
-        (("in.pth", "--rename", "norm=*"), "norm=*: '*' has more stars than 'norm'"),
+        (
+            ("in.pth", "--rename", "norm=*"),
+            "norm=*: '*' has more stars than 'norm'\n  a star of NEW is what that of OLD matched\n",
+        ),
         (("in.pth", "--dtype", "int8"), "'int8' is no floating-point dtype"),
-        (("in.pth", "--dtype-for", "fp32"), "--dtype-for 'fp32'"),
+        (("in.pth", "--dtype-for", "fp32"), "--dtype-for 'fp32' casts nothing\n  write PATTERN="),
+        (
+            ("in.pth", "--dtype-for", "norm.num_batches_tracked=fp32"),
+            "'norm.num_batches_tracked' selects nothing that can be cast: "
+            "norm.num_batches_tracked is of type int64\n  name another one, such as embed.weight\n",
+        ),
+        (
+            ("sparse.pth", "--dtype", "fp16"),
+            "s: a sparse_coo tensor cannot be cast\n  leave it as it is: --dtype-for 's=float32'\n",
+        ),
         (("in.pth", "--dtype-for", "nose=fp32"), "no name matches 'nose'"),
         (("in.pth", "--max-shard-size", "big"), "'big' is no size"),
         (("in.pth", "--max-shard-size", "0"), "'0' is no size"),
@@ -626,7 +648,20 @@ def test_far_into_a_sparse_file(modtool: Modtool) -> None:
         (("in.pth", "--tied", "cut"), "Invalid value for '--tied'"),
         (("in.pth", "--set", "epoch=3"), "a state_dict has no place for 'epoch'"),
         (("in.pth", "--to", "checkpoint", "--set", "epoch"), "--set 'epoch' sets nothing"),
-        (("in.pth", "--map-location", "cpu", "--map-location", "a=b"), "--map-location cpu"),
+        (
+            ("in.pth", "--map-location", "cpu", "--map-location", "a=b"),
+            "--map-location cpu is for all tensors, and stands alone\n"
+            "  leave out the others, or write OLD=NEW for each, such as cuda:0=cpu\n",
+        ),
+        (
+            ("in.pth", "--map-location", "=cpu"),
+            "--map-location: no tensor is on ''\n  they are on cpu\n",
+        ),
+        (
+            ("in.pth", "--to", "dcp", "--in-place"),
+            "a distributed checkpoint is a folder of its own, with one large file\n"
+            "  leave out --max-shard-size and --in-place\n",
+        ),
         (("in.pth", "-o", "folder/none/x.pth"), "folder/none/x.pth: there is no folder"),
         (("in.pth", "-o", "folder", "--in-place"), "--in-place replaces one file by one file"),
         (("in.pth", "-o", "text.txt"), "text.txt exists already"),

@@ -495,8 +495,8 @@ WRONG: list[tuple[list[str], str]] = [
     (["freeze", "net.pth", "type:Conv2d", "-o", "o.pth"], "no name matches 'type:Conv2d'"),
     (
         ["freeze", "net.pth", "backbone.1.running_mean", "-o", "o.pth"],
-        "error: 'backbone.1.running_mean' selects no parameter: backbone.1.running_mean is a "
-        "buffer, which cannot be frozen or unfrozen",
+        "error: 'backbone.1.running_mean' selects nothing that can be frozen or unfrozen: "
+        "backbone.1.running_mean is a buffer\n  name another one, such as backbone.0.weight\n",
     ),
     (["freeze", "net.pth", "", "-o", "o.pth"], "no name matches ''"),
     (["freeze", "net.pth", "head", "-o", "nowhere/o.pth"], "there is no folder nowhere"),
@@ -574,7 +574,9 @@ def test_a_tensor_of_integers_is_told_apart_from_no_tensor(modtool: Modtool) -> 
     torch.save({"a.weight": torch.ones(2), "table": torch.arange(3)}, "state.pth")
     ran = modtool("freeze", "state.pth", "table", "-o", "o.pth")
     assert (ran.code, ran.out) == (2, "")
-    assert ran.err.startswith("error: 'table' selects no parameter: table is ")
+    assert ran.err.startswith(
+        "error: 'table' selects nothing that can be frozen or unfrozen: table "
+    )
 
 
 def test_a_file_of_values_has_nothing_to_change(modtool: Modtool) -> None:

@@ -799,6 +799,6 @@ def test_a_buffer_is_told_apart_from_no_tensor(modtool: Modtool) -> None:
     ran = modtool("reinit", "bn.pth", "--scheme", "ones", "--pattern", "1.running_mean", "-o", "o")
     assert (ran.code, ran.err) == (
         2,
-        "error: '1.running_mean' selects no parameter: 1.running_mean is a buffer, "
-        "which cannot be filled\n",
+        "error: '1.running_mean' selects nothing that can be filled: 1.running_mean is a buffer\n"
+        "  name another one, such as 0.weight\n",
     )

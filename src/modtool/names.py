@@ -50,7 +50,10 @@ def by_expression(expression: str, new: str) -> Renamer:
     try:
         compiled.sub(new, "")
     except (re.error, IndexError) as error:
-        raise UsageError(f"{new!r} cannot take the place of {expression!r}: {error}") from None
+        raise UsageError(
+            f"{new!r} cannot take the place of {expression!r}: {error}",
+            rf"\1 is its first (group), of which it has {compiled.groups}; \\ is a backslash",
+        ) from None
     return lambda name: compiled.sub(new, name)
 
 
@@ -61,7 +64,10 @@ def by_glob(old: str, new: str) -> Renamer:
         UsageError: NEW has more stars than OLD.
     """
     if new.count("*") > old.count("*"):
-        raise UsageError(f"{old}={new}: {new!r} has more stars than {old!r}")
+        raise UsageError(
+            f"{old}={new}: {new!r} has more stars than {old!r}",
+            "a star of NEW is what that of OLD matched",
+        )
     compiled = compile_expression(rf"(?s:{glob_expression(old)})(?P<below>(?s:\..*)?)\Z")
     pieces = new.split("*")
 

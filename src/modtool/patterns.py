@@ -78,7 +78,10 @@ def compile_expression(text: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
     except re.error as error:
-        raise UsageError(f"'re:{text}' is no regular expression: {error}") from None
+        raise UsageError(
+            f"'re:{text}' is no regular expression: {error}",
+            r"write \( \[ \* \. and such for those that are meant as they stand",
+        ) from None
 
 
 def hint_for(pattern: str, names: Sequence[str], types: Types | None) -> str:

@@ -83,7 +83,10 @@ def convert(
         max_shard_size is not None or is_folder(output) or (output or "").endswith(INDEX)
     )
     if to == "dcp" and (max_shard_size is not None or writing.in_place):
-        raise UsageError("a distributed checkpoint is a folder of its own, with one large file")
+        raise UsageError(
+            "a distributed checkpoint is a folder of its own, with one large file",
+            "leave out --max-shard-size and --in-place",
+        )
     largest = None if max_shard_size is None else size_of(max_shard_size)
     if writing.in_place:
         output = in_place(os.fspath(source), output, sharded=sharded)

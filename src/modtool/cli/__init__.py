@@ -91,7 +91,7 @@ def run(arguments: Sequence[str]) -> int:
         print(error.format_message(), file=sys.stderr)
         return 2
     except ClickException as error:
-        return refused(error.format_message(), usage_hint(error))
+        return refused(error.format_message(), usage_hint(error, arguments))
     except (Abort, KeyboardInterrupt):
         return refused("interrupted", code=INTERRUPTED)
     except BrokenPipeError:
@@ -112,7 +112,8 @@ def refused(message: str, hint: str = "", code: int = 2) -> int:
     return code
 
 
-def usage_hint(error: ClickException) -> str:
-    """Where the help of the command at fault is."""
+def usage_hint(error: ClickException, arguments: Sequence[str]) -> str:
+    """Where the help of the command at fault is, which click does not always tell."""
     context = getattr(error, "ctx", None)
-    return f"try: {context.command_path} --help" if context is not None else ""
+    path = context.command_path if context is not None else " ".join(["modtool", *arguments[:1]])
+    return f"try: {path} --help"

@@ -16,7 +16,10 @@ def locations(texts: Sequence[str]) -> list[Edit]:
     """`--map-location cpu`, or `--map-location cuda:0=cuda:1` for each device."""
     whole = [text for text in texts if "=" not in text]
     if whole and len(texts) > 1:
-        raise UsageError(f"--map-location {whole[0]} is for all tensors: it stands alone")
+        raise UsageError(
+            f"--map-location {whole[0]} is for all tensors, and stands alone",
+            "leave out the others, or write OLD=NEW for each, such as cuda:0=cpu",
+        )
     if whole:
         return [partial(plans.map_location, where=whole[0])]
     pairs = dict(text.split("=", 1) for text in texts)
@@ -45,7 +48,9 @@ def casting(dtype: str | None, rules: Sequence[str]) -> list[Edit]:
     for rule in rules:
         pattern, equals, name = rule.rpartition("=")
         if not equals or not pattern or not name:
-            raise UsageError(f"--dtype-for {rule!r}", "write PATTERN=DTYPE, such as 'norm*=fp32'")
+            raise UsageError(
+                f"--dtype-for {rule!r} casts nothing", "write PATTERN=DTYPE, such as 'norm*=fp32'"
+            )
         found.pop(pattern, None)  # the later one wins, also over those in between
         found[pattern] = name
     return [partial(plans.cast, dtype=dtype, rules=found)]

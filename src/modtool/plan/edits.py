@@ -100,9 +100,12 @@ def refuse_others(plan: Plan, patterns: Sequence[str], among: frozenset[str], ve
         if found.isdisjoint(among):
             tensor = next(each for each in plan.model_tensors if each.name in found)
             source = tensor.source
-            kind = "a buffer" if source.role == "buffer" else f"of type {source.dtype}"
+            a_buffer = source.role == "buffer" and is_floating(source.dtype)
+            kind = "a buffer" if a_buffer else f"of type {source.dtype}"
+            other = next((each.name for each in plan.model_tensors if each.name in among), None)
             raise UsageError(
-                f"{pattern!r} selects no parameter: {tensor.name} is {kind}, which cannot be {verb}"
+                f"{pattern!r} selects nothing that can be {verb}: {tensor.name} is {kind}",
+                f"name another one, such as {other}" if other else "",
             ) from None
 
 
@@ -198,13 +201,17 @@ def cast(plan: Plan, dtype: str | None, rules: Mapping[str, str] | None = None) 
     if dtype is not None:
         target = dict.fromkeys((tensor.name for tensor in floats), floating(dtype))
     for pattern, name in (rules or {}).items():
-        target.update(dict.fromkeys(chosen(plan, [pattern], floats), floating(name)))
+        names = chosen_among(plan, [pattern], floats, "cast")
+        target.update(dict.fromkeys(names, floating(name)))
 
     def change(tensor: PlannedTensor) -> PlannedTensor:
         if tensor.section not in plan.models or tensor.name not in target:
             return tensor
         if tensor.source.layout != "strided" and tensor.dtype != target[tensor.name]:
-            raise UsageError(f"{tensor.name}: a {tensor.source.layout} tensor cannot be cast")
+            raise UsageError(
+                f"{tensor.name}: a {tensor.source.layout} tensor cannot be cast",
+                f"leave it as it is: --dtype-for '{tensor.source.name}={tensor.dtype}'",
+            )
         return replace(tensor, dtype=target[tensor.name])
 
     return edited(plan, change)
@@ -254,9 +261,10 @@ def map_location(plan: Plan, where: str | Mapping[str, str]) -> Plan:
     for old, new in [("", where)] if isinstance(where, str) else where.items():
         if not DEVICE.fullmatch(new):
             raise UsageError(f"--map-location: {new!r} is no device", "such as cpu, cuda:0 or mps")
-        if old and old not in known:
+        if old not in known and not isinstance(where, str):
             raise UsageError(
-                f"--map-location: no tensor is on {old}", f"they are on {', '.join(sorted(known))}"
+                f"--map-location: no tensor is on {old or repr(old)}",
+                f"they are on {', '.join(sorted(known))}",
             )
 
     def change(tensor: PlannedTensor) -> PlannedTensor:
