@@ -77,16 +77,15 @@ def test_a_checkpoint_with_weights_at_its_root_keeps_its_form(modtool: Modtool) 
     whole = model.state_dict()
     whole.update(optimizer=optimizer, epoch=3)
     torch.save(whole, "ck.pth")
-    assert modtool("convert", "ck.pth", "--to", "checkpoint", "-o", "same.pth").code == 0
+    form = ("convert", "ck.pth", "--to", "checkpoint")
+    assert modtool(*form, "-o", "same.pth").code == 0
     assert repr(torch.load("same.pth", weights_only=True)) == repr(whole)
 
-    options: tuple[str, ...] = ("--to", "checkpoint", "--drop-optimizer", "-o", "small.pth")
-    assert modtool("convert", "ck.pth", *options).code == 0
+    assert modtool(*form, "--drop-optimizer", "-o", "small.pth").code == 0
     small = torch.load("small.pth", weights_only=True)
     assert list(small) == [*model.state_dict(), "epoch"]
 
-    options = ("--rename", "1=norm", "--drop", "0.bias", "-o", "new.pth")
-    assert modtool("convert", "ck.pth", "--to", "checkpoint", *options).code == 0
+    assert modtool(*form, "--rename", "1=norm", "--drop", "0.bias", "-o", "new.pth").code == 0
     new = torch.load("new.pth", weights_only=True)
     assert [*new][:3] == ["0.weight", "norm.weight", "norm.bias"]
     assert list(new._metadata) == ["", "0", "norm"]
@@ -95,7 +94,7 @@ def test_a_checkpoint_with_weights_at_its_root_keeps_its_form(modtool: Modtool) 
     assert modtool("count", "frozen.pth", "--frozen").out == "8\n"
     ran = modtool("convert", "ck.pth", "--section", "model", "-o", "x.pth")
     assert ran.err.endswith("""  sections: "", optimizer\n""")
-    ran = modtool("convert", "ck.pth", "--to", "checkpoint", "--set", "0.bias=1", "-o", "x.pth")
+    ran = modtool(*form, "--set", "0.bias=1", "-o", "x.pth")
     assert ran.err.startswith("error: '0.bias' holds tensors")
 
 

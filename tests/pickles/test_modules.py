@@ -15,6 +15,7 @@ from modtool.formats import open_checkpoint
 from modtool.pickles.symbols import Call, Global
 from modtool.pickles.writer import write_pickle
 from modtool.records import Checkpoint, Note
+from modtool.report.totals import totals_of
 from tests.formats.compare import assert_same, persistent
 from tests.gone import gone
 from tests.pickles.test_weights_only import archived
@@ -255,6 +256,10 @@ def test_quantized_models(tmp_path: Path, build: Any) -> None:
     model = build()
     found = saved(model, tmp_path / "x.pth")
     assert_same(persistent(found), dict(flat(model.state_dict())))
+    alone = saved(model.state_dict(), tmp_path / "state.pth")
+    assert (alone.kind, alone.sections) == ("state_dict", ())
+    assert_same(persistent(alone), dict(flat(model.state_dict())))
+    assert totals_of(alone.model_tensors) == totals_of(found.model_tensors)
 
 
 def test_recurrent_layers_that_are_quantized(tmp_path: Path) -> None:
@@ -262,15 +267,17 @@ def test_recurrent_layers_that_are_quantized(tmp_path: Path) -> None:
     torch.backends.quantized.engine = torch.backends.quantized.supported_engines[-1]
     kinds: set[Any] = {nn.LSTM}
     model = quantization.quantize_dynamic(nn.Sequential(nn.LSTM(2, 3)), kinds, dtype=torch.qint8)
-    found = saved(model, tmp_path / "x.pth")
-    assert [(t.name.removeprefix(PACKED), t.dtype, t.shape) for t in found.tensors] == [
-        ("1.0", "float32", (12,)),
-        ("1.1", "float32", (12,)),
-        ("4.0.0", "qint8", (12, 2)),
-        ("4.0.1", "float32", (12,)),
-        ("4.1.0", "qint8", (12, 3)),
-        ("4.1.1", "float32", (12,)),
-    ]
+    for kind, value in (("full_model", model), ("state_dict", model.state_dict())):
+        found = saved(value, tmp_path / "x.pth")
+        assert found.kind == kind
+        assert [(t.name.removeprefix(PACKED), t.dtype, t.shape) for t in found.tensors] == [
+            ("1.0", "float32", (12,)),
+            ("1.1", "float32", (12,)),
+            ("4.0.0", "qint8", (12, 2)),
+            ("4.0.1", "float32", (12,)),
+            ("4.1.0", "qint8", (12, 3)),
+            ("4.1.1", "float32", (12,)),
+        ]
 
 
 PACKED = "0._all_weight_values.0.param."

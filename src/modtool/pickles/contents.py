@@ -3,7 +3,6 @@
 The object is walked once, bounded, and every tensor in it gets a section, a name and a role.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -16,9 +15,10 @@ from modtool.pickles.places import Places, entries
 from modtool.pickles.plain import breadth, items_of, mapping_of
 from modtool.pickles.roles import (
     buffer_names,
-    is_extra_state,
     is_model_name,
+    is_opaque,
     is_parameter_name,
+    packed_entries,
     primary,
     role_of,
     role_without_tensors,
@@ -33,10 +33,6 @@ __all__ = ["Contents", "contents_of"]
 REQUIRES_GRAD = "requires_grad"
 # A list of more is one of tensors or of results, not of a model and what trains it.
 MAX_PARTS = 100
-# The entry of a quantized module that a numbered tensor was packed in.
-PACKED = re.compile(
-    r"\A((?:.*\.)?(?:_packed_params|_packed_weight_[ih]h|_all_weight_values\.\d+\.param))(?:\.\d+)+\Z"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +79,6 @@ class Walk:
     sections: list[Section] = field(default_factory=list)
     open: set[int] = field(default_factory=set)
     hooks: dict[str, dict[str, None]] = field(default_factory=dict)
-    packed: dict[str, None] = field(default_factory=dict)
 
     def contents(self, root: object) -> Contents:
         """Everything, with the kind that it turns out to be."""
@@ -124,8 +119,8 @@ class Walk:
         """True for tensors by name or by number, and nothing nested that holds any more."""
         facts = self.places.tensors.facts
         others = [pair for pair in mapping.items() if facts(pair[1]) is None]
-        nested = [item for key, item in others if not is_extra_state(key)]
-        return len(others) < len(mapping) and not any(map(self.places.hold, nested))
+        nested = [item for key, item in others if not is_opaque(key)]
+        return len(nested) < len(mapping) and not any(map(self.places.hold, nested))
 
     # -- the parts of a training checkpoint ------------------------------------------------------
 
@@ -165,10 +160,10 @@ class Walk:
         return own if any(map(is_parameter_name, own)) else {}
 
     def is_own(self, key: str, item: object) -> bool:
-        """True for an entry of a state_dict: a tensor, or the tensors of an extra state."""
+        """True for an entry of a state_dict: a tensor, or what a module keeps several in."""
         if self.places.tensors.facts(item) is not None:
             return True
-        return is_extra_state(key) and self.places.hold(item)
+        return is_opaque(key) and self.places.hold(item)
 
     def at_root(self, own: Mapping[str, object], mapping: Mapping[object, object]) -> None:
         """Take the root's own tensors: the model, unless a part beside them is called so."""
@@ -194,7 +189,8 @@ class Walk:
     def notes(self) -> Iterator[Note]:
         """What may be otherwise in Python than it is shown."""
         yield from hook_notes(self.hooks)
-        packed, dtypes, cyclic = list(self.packed), self.packed_dtypes(), self.places.cyclic
+        packed = packed_entries(tensor.name for tensor in self.found)
+        dtypes, cyclic = self.packed_dtypes(), self.places.cyclic
         if packed:
             message = "one entry of state_dict() each, whose packed tensors are numbered here: "
             yield note("not-a-tensor", packed[0], message + first_names(packed))
@@ -250,7 +246,6 @@ class Walk:
             for found in walk.walk(value):
                 self.places.take_name(found.name)
                 self.take(found, section)
-                self.packed.update(dict.fromkeys(PACKED.findall(found.name)))
             self.modules.extend(walk.nodes)
             self.hooks.update(walk.hooks)
             return

@@ -4,7 +4,7 @@ Objects may share parts and contain themselves. A list of a list of …, doubled
 a hundred bytes and has a million million places.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from modtool.errors import UnsafeFileError
 from modtool.pickles.display import key_text
@@ -181,7 +181,15 @@ def children_of(value: object, numbers: Mapping[int, int] | None = None) -> Chil
             for key, item in mapping.items()
             if type(item) not in LEAVES
         ]
-    items = items_of(value)
+    items = packed_items(value) or items_of(value)
     if items is None:
         return None
     return [(str(index), item) for index, item in enumerate(items) if type(item) not in LEAVES]
+
+
+def packed_items(value: object) -> Sequence[object]:
+    """What a quantized module packed in an object of torch's C++ side."""
+    match value:
+        case Call(state=(list(items) | tuple(items), *_)) if value.callee == "torch.ScriptObject":
+            return items
+    return ()

@@ -56,17 +56,18 @@ def numbers_of(attributes: Mapping[str, object]) -> Iterator[PackedEntry]:
     """Scale and zero point, as the tensors without dimensions that `state_dict()` makes of them."""
     scale, zero_point = attributes.get("scale"), attributes.get("zero_point")
     if isinstance(scale, float) and isinstance(zero_point, int) and abs(zero_point) < 2**63:
-        yield PackedEntry("scale", None, number("float32", "<f", scale))
-        yield PackedEntry("zero_point", None, number("int64", "<q", zero_point))
+        owner = id(attributes)
+        yield PackedEntry("scale", None, number("float32", "<f", scale, owner))
+        yield PackedEntry("zero_point", None, number("int64", "<q", zero_point, owner))
 
 
-def number(dtype: str, layout: str, value: float) -> TensorFacts | None:
-    """A tensor without dimensions."""
+def number(dtype: str, layout: str, value: float, owner: int) -> TensorFacts | None:
+    """A tensor without dimensions, which the owner shares with nobody."""
     try:
         data = struct.pack(layout, value)
     except OverflowError:
         return None
-    storage = Storage(f"{dtype} {value!r}", len(data), "cpu", memoryview(data))
+    storage = Storage(f"{dtype} of {owner}", len(data), "cpu", memoryview(data))
     return TensorFacts(dtype, (), storage, 0, ())
 
 

@@ -1,7 +1,7 @@
 """What names tell: which section is the model's, which tensors are buffers."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +12,10 @@ from modtool.records import Section
 
 __all__ = [
     "buffer_names",
-    "is_extra_state",
     "is_model_name",
+    "is_opaque",
     "is_parameter_name",
+    "packed_entries",
     "primary",
     "role_of",
     "role_without_tensors",
@@ -52,6 +53,10 @@ BESIDE = (
     ("histogram", "min_val"),
 )
 ENDINGS = tuple(ending for ending, _ in BESIDE)
+# What quantized modules pack their weights in. Source: torch 2.13, `torch/ao/nn/quantized`.
+PACKED = r"(?:_packed_params|_packed_weight_[ih]h|_all_weight_values\.\d+\.param)"
+PACKED_TENSOR = re.compile(rf"\A((?:.*\.)?{PACKED})(?:\.\d+)+\Z")
+OPAQUE = re.compile(rf"(?:\A|\.)(?:_extra_state|_packed_params\.dtype|{PACKED})\Z")
 PARAMETRIZED_BUFFER = re.compile(r"(?:^|\.)parametrizations\.\w+\.\d+\.(?:_u|_v|base)\Z")
 
 # Where the model lies, most telling first; compared with the last part of a section's name.
@@ -109,9 +114,19 @@ def is_buffer_name(name: str, known: Collection[str]) -> bool:
     )
 
 
-def is_extra_state(key: object) -> bool:
-    """True for the key of what `get_extra_state()` returned, which may be anything."""
-    return isinstance(key, str) and key.rpartition(".")[2] == "_extra_state"
+def is_opaque(key: object) -> bool:
+    """True for the key of an entry of a state_dict that need not be a tensor.
+
+    So is what `get_extra_state()` returned, and what a quantized module packed.
+    """
+    return isinstance(key, str) and OPAQUE.search(key) is not None
+
+
+def packed_entries(names: Iterable[str]) -> list[str]:
+    """The entries of quantized modules that numbered tensors were packed in, each once."""
+    told = (name for name in names if "_packed_" in name or "_all_weight_values" in name)
+    found = (PACKED_TENSOR.match(name) for name in told)
+    return list(dict.fromkeys(match[1] for match in found if match is not None))
 
 
 def role_of(name: str, value: object, tensors: Tensors) -> str:
@@ -160,8 +175,7 @@ def role_without_tensors(name: str, value: object) -> str | None:
 def is_flat(mapping: Mapping[object, object], tensors: Tensors) -> bool:
     """True when there are tensors by name and nothing else, but for what `state_dict()` adds."""
     return all(
-        isinstance(key, str)
-        and (item is None or is_extra_state(key) or tensors.facts(item) is not None)
+        isinstance(key, str) and (item is None or is_opaque(key) or tensors.facts(item) is not None)
         for key, item in mapping.items()
     )
 

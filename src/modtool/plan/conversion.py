@@ -7,7 +7,7 @@ from modtool.errors import UsageError
 from modtool.pickles.flags import parameter_flag
 from modtool.pickles.machine import Pickle
 from modtool.pickles.plain import mapping_of
-from modtool.pickles.roles import is_extra_state
+from modtool.pickles.roles import is_opaque
 from modtool.pickles.symbols import ABSENT, Call, Global
 from modtool.plan.bare_tensors import bare, is_from_state_dict
 from modtool.plan.distributed import distributed
@@ -269,14 +269,14 @@ def subtree(tree: object, section: str | None) -> object:
 
 
 def own_entries(tree: object) -> object:
-    """A root's own tensors, with what `get_extra_state()` gave; None where it is no dict."""
+    """What a state_dict has of a root; None where that is no dict."""
     found = entries(tree)
     if found is None:
         return None
     own = {
         key: item
         for key, item in found.items()
-        if (isinstance(item, TensorInfo) and item.section == ROOT) or is_extra_state(key)
+        if (isinstance(item, TensorInfo) and item.section == ROOT) or is_opaque(key)
     }
     return with_entries(tree, own)
 
