@@ -1,6 +1,7 @@
 from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -137,6 +138,102 @@ def test_every_leaf_of_nested_values() -> None:
         }
     )
     assert shapes(result.inputs) == {"x": (2, 3), "scale": (5,)}
+
+
+class Plain:
+    """Holds tensors in attributes, and one that holds it."""
+
+    def __init__(self, x: torch.Tensor) -> None:
+        self.tensors = x
+        self.parts = [SimpleNamespace(mask=x[0], size=3)]
+        self.itself = self
+        self.module = nn.Linear(1, 1)
+
+
+class Slim:
+    """Holds tensors in slots."""
+
+    __slots__ = ("empty", "mask", "tensors")
+    empty: torch.Tensor
+
+    def __init__(self, x: torch.Tensor) -> None:
+        self.tensors = x
+        self.mask = x[0]
+
+
+class KeyCache:
+    """Is handed on, and grows."""
+
+    def __init__(self) -> None:
+        self.keys: list[torch.Tensor] = []
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (Plain, {"tensors": (2, 3), "parts.0.mask": (3,)}),
+        (Slim, {"mask": (3,), "tensors": (2, 3)}),
+        (lambda x: SimpleNamespace(a=x, b=(x[0], 1)), {"a": (2, 3), "b.0": (3,)}),
+        (lambda x: {"one": Slim(x)}, {"one.mask": (3,), "one.tensors": (2, 3)}),
+    ],
+)
+def test_objects_that_hold_tensors(
+    make: Callable[[torch.Tensor], object], expected: dict[str, tuple[int, ...]]
+) -> None:
+    class Makes(nn.Module):
+        def forward(self, x: torch.Tensor) -> object:
+            return make(x)
+
+    class Takes(nn.Module):
+        def forward(self, given: object) -> object:
+            return given
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(3))
+            self.makes, self.takes = Makes(), Takes()
+
+        def forward(self, x: torch.Tensor) -> object:
+            return self.takes(self.makes(x * self.scale))
+
+    result = run(Net(), "2,3", backward=True, statistics=True)
+    makes, takes = result.calls
+    assert result.error is None
+    assert shapes(makes.outputs) == shapes(takes.outputs) == shapes(result.outputs) == expected
+    assert shapes(takes.inputs) == {f"0.{path}": shape for path, shape in expected.items()}
+    assert all(each.statistics for each in result.outputs)
+    assert result.parameter_gradients == {"scale": (3,)}
+
+
+def test_a_cache_is_listed_where_it_comes_out_and_is_no_part_of_the_loss() -> None:
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.key = nn.Linear(3, 3), nn.Linear(3, 2)
+
+        def forward(self, x: torch.Tensor, cache: KeyCache) -> torch.Tensor:
+            cache.keys.append(self.key(x))
+            result: torch.Tensor = self.inner(x)
+            return result
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList([Layer(), Layer()])
+
+        def forward(self, x: torch.Tensor) -> dict[str, object]:
+            cache = KeyCache()
+            for layer in self.layers:
+                x = layer(x, cache)
+            return {"x": x, "cache": cache}
+
+    result = run(Net(), "4,3", backward=True, statistics=True)
+    assert shapes(result.outputs) == {"x": (4, 3), "cache.keys.0": (4, 2), "cache.keys.1": (4, 2)}
+    layers = [call for call in result.calls if call.type == "Layer"]
+    assert [shapes(call.inputs) for call in layers] == [{"0": (4, 3)}] * 2
+    unused = [f"layers.{index}.key.{name}" for index in (0, 1) for name in ("weight", "bias")]
+    assert list(result.unused) == unused
 
 
 @pytest.mark.parametrize(

@@ -136,3 +136,14 @@ def test_macs(build: Callable[[Any], Any], shapes: list[str], macs: int, execute
     found = trace(model, parse_inputs(shapes, model))
     assert (found.error, found.uncounted, found.executed) == (None, (), executed)
     assert (found.macs, found.parameters) == (macs, sum(p.numel() for p in model.parameters()))
+
+
+def test_the_cache_of_a_model_is_among_its_outputs() -> None:
+    import transformers
+
+    model = mixtral(transformers)
+    found = trace(model, parse_inputs(["1,16"], model))
+    shapes = {each.path.partition(".")[2]: each.shape for each in found.outputs[1:]}
+    places = [f"layers.{layer}.{part}" for layer in range(LAYERS) for part in ("keys", "values")]
+    assert found.outputs[0].path == "logits"
+    assert shapes == dict.fromkeys(places, (1, 2, LENGTH, 8))

@@ -175,7 +175,7 @@ def observed(
         if failure is None and executed == "real":
             recorder.detach()
             settings.observer.repeated(recorder, lambda: run_once(model, make()))
-    outputs = described(output)
+    outputs = described(output, into="caches")
     parameters = list(model.parameters())
     return Pass(
         executed=executed,

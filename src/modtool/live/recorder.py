@@ -181,7 +181,7 @@ class Recorder:
     def finish(self, call: Call, result: object) -> None:
         """Write down what a call gave back."""
         call.finished = True
-        call.outputs = described(result)
+        call.outputs = described(result, into="caches")
         if self.statistics:
             self.measure(call, result)
         origins = self.watch.origins

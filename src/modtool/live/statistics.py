@@ -60,7 +60,7 @@ def share(flags: torch.Tensor) -> float:
 
 def with_statistics(described: tuple[TracedTensor, ...], value: object) -> tuple[TracedTensor, ...]:
     """Traced tensors with the statistics of the tensors that they describe."""
-    tensors = [tensor for _, tensor in leaves(value)]
+    tensors = [tensor for _, tensor in leaves(value, into="caches")]
     return tuple(
         replace(traced, statistics=statistics_of(tensor))
         for traced, tensor in zip(described, tensors, strict=True)

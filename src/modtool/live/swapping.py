@@ -66,8 +66,7 @@ def model_tensors(model: nn.Module) -> Iterator[torch.Tensor]:
     kinds = classes_of_modules(map(type, modules))
     attributes = (value for space in map(vars, (*modules, *kinds)) for value in space.values())
     values = [value for value in attributes if not isinstance(value, dict) or value]
-    for value in values:
-        yield from (tensor for _, tensor in leaves(value))
+    yield from (tensor for _, tensor in leaves(values, into="caches"))
     yield from (each for each, _ in reached(values) if isinstance(each, torch.Tensor))
 
 

@@ -15,6 +15,7 @@ CONVENTION = (
     "FLOPs are twice that"
 )
 MOST_NAMES = 20
+MOST_TENSORS = 8
 
 
 def trace_report(
@@ -120,8 +121,13 @@ def sentences(trace: Trace) -> list[str]:
 
 def listed(names: Sequence[str]) -> str:
     """Names, as many as one reads."""
-    more = f", … ({len(names) - MOST_NAMES:,} more)" if len(names) > MOST_NAMES else ""
-    return ", ".join(names[:MOST_NAMES]) + more
+    return cut(names, MOST_NAMES)
+
+
+def cut(texts: Sequence[str], most: int) -> str:
+    """The first of some texts, and how many more there are."""
+    more = f", … ({len(texts) - most:,} more)" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
 
 
 def failure(trace: Trace) -> str:
@@ -137,11 +143,14 @@ def failure(trace: Trace) -> str:
 
 def shapes(tensors: Sequence[TracedTensor]) -> str:
     """`[32, 784], mask [32]`: positions are not repeated, names are."""
-    return ", ".join(
-        f"{list(tensor.shape)}"
-        if not tensor.path or tensor.path.isdecimal()
-        else f"{tensor.path} {list(tensor.shape)}"
-        for tensor in tensors
+    return cut(
+        [
+            f"{list(tensor.shape)}"
+            if not tensor.path or tensor.path.isdecimal()
+            else f"{tensor.path} {list(tensor.shape)}"
+            for tensor in tensors
+        ],
+        MOST_TENSORS,
     )
 
 
@@ -180,7 +189,7 @@ def one_or_all(values: Sequence[float | None]) -> object:
     """The one figure of a call; where it has several outputs, the list of theirs."""
     if len(values) == 1:
         return values[0]
-    return ", ".join("–" if each is None else f"{each:.4g}" for each in values) or None
+    return cut(["–" if each is None else f"{each:.4g}" for each in values], MOST_TENSORS) or None
 
 
 GRADIENT_COLUMNS = (

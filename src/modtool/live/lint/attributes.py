@@ -29,7 +29,7 @@ def plain_tensors(subject: Subject) -> Iterator[Note]:
         for name, value in list(vars(module).items()):
             if name in BOOKKEEPING or name in reparametrised(module):
                 continue
-            tensors = [tensor for _, tensor in leaves(value) if is_kept(tensor)]
+            tensors = [tensor for _, tensor in leaves(value, into="containers") if is_kept(tensor)]
             tensors = [tensor for tensor in tensors if storage_of(tensor) not in registered]
             if tensors:
                 is_one = isinstance(value, torch.Tensor)
