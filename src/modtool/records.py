@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, NamedTuple
 
 __all__ = [
     "DTYPES",
@@ -100,8 +100,7 @@ DTYPES: Mapping[str, DType] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class FileRange:
+class FileRange(NamedTuple):  # one for every tensor: made in half the time of a dataclass
     """Bytes of a file: `length` of them from `offset`. `crc` is their CRC-32 where it is known."""
 
     path: str

@@ -153,7 +153,7 @@ def test_no_more_than_the_metadata_is_needed(
 def moved(tensor: TensorInfo, old: str, new: str) -> TensorInfo:
     """The tensor as it is in a copy of the folder."""
     chunks = tuple(
-        replace(chunk, item=replace(chunk.item, path=chunk.item.path.replace(old, new)))
+        replace(chunk, item=chunk.item._replace(path=chunk.item.path.replace(old, new)))
         for chunk in tensor.chunks
         if chunk.item is not None
     )

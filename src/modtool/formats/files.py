@@ -37,16 +37,13 @@ class Reader:
                 f"{self.path}: truncated or damaged: {what} should end at byte "
                 f"{offset + length:,}, the file at {self.size:,}"
             )
-        parts = []
-        offset += self.base
-        while length:
-            part = os.pread(self.descriptor, length, offset)
+        data = os.pread(self.descriptor, length, self.base + offset)
+        while len(data) < length:  # one call reads 2 GiB at most
+            part = os.pread(self.descriptor, length - len(data), self.base + offset + len(data))
             if not part:
                 raise CorruptFileError(f"{self.path}: it became shorter while it was read")
-            parts.append(part)
-            offset += len(part)
-            length -= len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+            data += part
+        return data
 
     def head(self, length: int) -> bytes:
         """The first `length` bytes, or all of a shorter file."""

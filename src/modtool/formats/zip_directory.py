@@ -34,7 +34,7 @@ END64 = struct.Struct("<4sQ2H2L4Q")
 ENTRY = struct.Struct("<4s4x2H4x3L3H8xL")
 LOCAL = struct.Struct("<4s5H3L2H")
 ENTRY_CRC, LOCAL_CRC = 16, 14
-LENGTHS = struct.Struct("<2H")  # the last two of these
+LOCAL_LENGTHS = struct.Struct("<4s22x2H")  # the first and the last two of these
 
 STORED, DEFLATED = 0, 8
 MAX_DIRECTORY = 1 << 28
@@ -233,10 +233,10 @@ def wide_numbers(
 
 def data_start(reader: Reader, member: Member) -> int:
     """Where the data of a member begins; the local header says how far its name reaches."""
-    local = reader.read(member.header, LOCAL.size, "a member's header")
-    name_length, extra_length = LENGTHS.unpack_from(local, LOCAL.size - LENGTHS.size)
-    start: int = member.header + LOCAL.size + name_length + extra_length
-    if local[:4] != b"PK\x03\x04" or start + member.compressed > member.limit:
+    local = reader.read(member.header, LOCAL_LENGTHS.size, "a member's header")
+    mark, name_length, extra_length = LOCAL_LENGTHS.unpack(local)
+    start: int = member.header + LOCAL_LENGTHS.size + name_length + extra_length
+    if mark != b"PK\x03\x04" or start + member.compressed > member.limit:
         raise CorruptFileError(f"{reader.path}: the header of member {member.name!r} is damaged")
     return start
 

@@ -225,7 +225,7 @@ class Machine:
             raise CorruptFileError("call arguments that are no tuple")
         if type(function) not in CALLABLE:
             raise CorruptFileError("a call of something uncallable")
-        if len(arguments) > FEW or not MUTABLE.isdisjoint(map(type, arguments)):
+        if arguments and (len(arguments) > FEW or not MUTABLE.isdisjoint(map(type, arguments))):
             self.give(arguments)
         made = Call(function, arguments)
         self.calls.append(made)

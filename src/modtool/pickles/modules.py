@@ -8,6 +8,7 @@ own parameters, own buffers, what the class itself adds, then the children in or
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 from modtool.errors import CorruptFileError, UnsafeFileError
 from modtool.pickles.extra_state import hooks_of
@@ -42,8 +43,7 @@ HOOKS: Mapping[str, str] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A tensor that a walk came upon; `facts` are known where no symbol in the file tells them.
 
     A tensor that is `registered` is a parameter of a module, where False means what it says: it is

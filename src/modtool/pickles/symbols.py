@@ -27,15 +27,17 @@ ABSENT: Final = Absent()
 
 @dataclass(slots=True, eq=False)
 class Global:
-    """A name that would be imported: `torch._utils` and `_rebuild_tensor_v2`."""
+    """A name that would be imported: `torch._utils` and `_rebuild_tensor_v2`.
+
+    `qualified` is both, `torch._utils._rebuild_tensor_v2`.
+    """
 
     module: str
     name: str
+    qualified: str = field(init=False, repr=False)
 
-    @property
-    def qualified(self) -> str:
-        """`torch._utils._rebuild_tensor_v2`."""
-        return f"{self.module}.{self.name}"
+    def __post_init__(self) -> None:
+        self.qualified = f"{self.module}.{self.name}"
 
 
 @dataclass(slots=True, eq=False, repr=False)

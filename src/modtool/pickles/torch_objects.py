@@ -94,7 +94,8 @@ class Tensors:
         identifier = storage_id(symbol)
         if identifier is None:
             return None
-        check_view(identifier)
+        if identifier.view is not None:
+            check_view(*identifier.view[1:], identifier)
         self.check_key(symbol)
         if identifier.numel:
             dtype = self.dtypes.setdefault(identifier.key, identifier.dtype)
@@ -106,10 +107,11 @@ class Tensors:
 
     def check_key(self, symbol: object) -> None:
         """Refuse keys of two types: for `torch.load`, 0 and "0" are two storages of one record."""
-        if isinstance(symbol, PersistentId) and isinstance(symbol.value, tuple):
+        if type(symbol) is PersistentId and type(symbol.value) is tuple:
             kind = type(symbol.value[2])
-            self.key_type = self.key_type or kind
-            if kind is not self.key_type:
+            if self.key_type is None:
+                self.key_type = kind
+            elif kind is not self.key_type:
                 raise CorruptFileError("storages whose keys are text and numbers at once")
 
     def bare_storage(self, symbol: PersistentId) -> TensorFacts | None:
@@ -133,7 +135,8 @@ class Tensors:
         layout: str = "strided",
     ) -> TensorFacts:
         """A view of a storage, proved to lie inside it."""
-        located = self.located_storage(unwrap_storage(storage))
+        symbol = storage if type(storage) is PersistentId else unwrap_storage(storage)
+        located = self.located_storage(symbol)
         if located is None:
             raise CorruptFileError("a tensor without a storage")
         identifier, found = located
@@ -167,7 +170,7 @@ class Tensors:
 PACKED = {"quint4x2": 2, "quint2x4": 4}
 
 
-def check_view(identifier: StorageId) -> None:
+def check_view(offset: int, size: int, identifier: StorageId) -> None:
     """Refuse a legacy view that reaches beyond its storage."""
-    if identifier.view is not None and sum(identifier.view[1:]) > identifier.numel:
+    if offset + size > identifier.numel:
         raise CorruptFileError(f"a view that reaches beyond its storage {identifier.key}")

@@ -60,10 +60,10 @@ class StorageId(NamedTuple):
 
 def storage_id(symbol: object) -> StorageId | None:
     """What a persistent id says of a storage; None when it is about something else."""
-    value = symbol.value if isinstance(symbol, PersistentId) else None
+    value = symbol.value if type(symbol) is PersistentId else None
     if isinstance(value, str):
         return written_out(value)
-    if not isinstance(value, tuple) or len(value) not in (5, 6):
+    if type(value) is not tuple or len(value) not in (5, 6):
         return None
     if bytes in map(type, value):
         value = tuple(map(ascii_text, value))
@@ -72,15 +72,16 @@ def storage_id(symbol: object) -> StorageId | None:
         return None
     dtype = storage_dtype(cls)
     # torch.package numbers its storages; torch.save writes text.
-    if not dtype or type(key) not in (str, int) or not isinstance(location, str):
+    if not dtype or type(key) not in (str, int) or type(location) is not str:
         name = cls.qualified if isinstance(cls, Global) else type(cls).__name__
         raise CorruptFileError(f"a storage of an unknown kind: {name}")
-    if len(str(key)) > MAX_TEXT or len(location) > MAX_TEXT:
+    key = str(key)
+    if len(key) > MAX_TEXT or len(location) > MAX_TEXT:
         raise CorruptFileError("a storage whose key or device is no name")
     if type(numel) is not int or not 0 <= numel < MAX_NUMBER:
         raise CorruptFileError(f"storage {key}: an impossible number of elements")
-    view = value[5] if len(value) == 6 else None
-    return StorageId(str(key), dtype, location, numel, legacy_view(view))
+    view = legacy_view(value[5]) if len(value) == 6 else None
+    return StorageId(key, dtype, location, numel, view)
 
 
 def written_out(text: str) -> StorageId | None:
@@ -154,11 +155,12 @@ def numbers(value: object, what: str) -> tuple[int, ...]:
     """A tuple of non-negative integers; `torch.Size(…)` is one too."""
     if type(value) is Call and value.callee == "torch.Size" and len(value.arguments) == 1:
         value = value.arguments[0]
-    if type(value) is not tuple or len(value) > MAX_DIMENSIONS:
-        raise CorruptFileError(f"a tensor with an impossible {what}")
-    if not INTEGERS.issuperset(map(type, value)):
-        raise CorruptFileError(f"a tensor with an impossible {what}")
-    if value and (min(value) < 0 or max(value) >= MAX_NUMBER):
+    if (
+        type(value) is not tuple
+        or len(value) > MAX_DIMENSIONS
+        or not INTEGERS.issuperset(map(type, value))
+        or (value and (min(value) < 0 or max(value) >= MAX_NUMBER))
+    ):
         raise CorruptFileError(f"a tensor with an impossible {what}")
     if what == "shape" and math.prod(value) >= MAX_NUMBER:
         raise CorruptFileError("a tensor of more elements than can be counted")
