@@ -211,6 +211,40 @@ def test_one_element_of_old_is_taken_for_a_number(tmp_path: Path) -> None:
     assert model.get_buffer("scale").item() == 3.0
 
 
+def lazy() -> nn.Module:
+    return nn.Sequential(nn.LazyLinear(4), nn.LazyBatchNorm1d())
+
+
+def test_a_lazy_model_takes_any_shape(tmp_path: Path) -> None:
+    model = lazy()
+    torch.save(model.state_dict(), tmp_path / "lazy.pth")
+    model(torch.ones(3, 5))
+    torch.save(model.state_dict(), tmp_path / "x.pth")
+    for name in ("lazy.pth", "x.pth"):
+        lazy().load_state_dict(torch.load(tmp_path / name, weights_only=False))
+        assert diff(lazy(), tmp_path / name).fit == FITS
+        assert check(tmp_path / name, model=lazy(), select=["does-not-load"]).findings == ()
+    torch.save({"0.weight": torch.ones(4, 5)}, tmp_path / "y.pth")
+    assert [each.name for each in diff(lazy(), tmp_path / "y.pth").singles] == [
+        "0.bias",
+        "1.weight",
+        "1.bias",
+        "1.running_mean",
+        "1.running_var",
+        "1.num_batches_tracked",
+    ]
+
+
+def test_a_lazy_file_has_no_shapes_for_a_model(tmp_path: Path) -> None:
+    torch.save(lazy().state_dict(), tmp_path / "x.pth")
+    model = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4))
+    found = diff(model, tmp_path / "x.pth")
+    reason = "lazy, and without a shape before the first forward pass"
+    assert [pair.reason for pair in found.pairs] == [*[reason] * 6, ""]
+    assert found.fit is not None
+    assert (found.fit.mismatched, found.fit.loads) == (6, False)
+
+
 def test_what_has_no_values_cannot_be_put_in_a_model(tmp_path: Path) -> None:
     torch.save({**state(), "scale": torch.ones((), device="meta")}, tmp_path / "x.pth")
     with pytest.raises(UsageError) as caught:

@@ -285,7 +285,7 @@ def definition(
     """The structure of a model that checkpoints are to load into; its code is run."""
     from modtool.api.targets import open_target
 
-    found = open_target(model, arguments=arguments)
+    found = open_target(model, arguments=arguments, lazy=True)
     if found.kind != "model":
         raise UsageError(f"--model {model}: that is a checkpoint", "name a definition: model.py")
     return found

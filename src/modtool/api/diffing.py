@@ -85,7 +85,7 @@ def opened(
     """One side; arguments and values are for models."""
     if is_file(target):
         return open_target(target)
-    return open_target(target, arguments=arguments, values=values)
+    return open_target(target, arguments=arguments, values=values, lazy=True)
 
 
 def narrowed_if(side: Checkpoint, section: str | None, sides: Sequence[Checkpoint]) -> Checkpoint:

@@ -26,11 +26,13 @@ def open_target(
     device: str | None = None,
     section: str | None = None,
     values: bool = False,
+    lazy: bool = False,
     truncated: bool = False,
 ) -> Checkpoint:
     """What a target holds. A model is built without values unless they are asked for.
 
-    A file may be `truncated` where its headers are enough.
+    Of a model, `lazy` lists what has no shape yet; a file may be `truncated` where its headers are
+    enough.
 
     Raises:
         UsageError: Arguments or weights for a file, which takes none; no such section.
@@ -47,7 +49,9 @@ def open_target(
 
     build: Built = "real" if values else "meta"
     loaded, notes = load_target(target, arguments, device=device, weights=weights, build=build)
-    made = checkpoint_of(loaded.model, loaded.target, device=loaded.device, values=values)
+    made = checkpoint_of(
+        loaded.model, loaded.target, device=loaded.device, values=values, lazy=lazy
+    )
     return narrowed(replace(made, notes=(*made.notes, *notes)), section)
 
 

@@ -26,6 +26,7 @@ KNOWN_UNEXPECTED: Mapping[str, str] = {
     "inv_freq": "older transformers saved this buffer",
 }
 
+LAZY = "uninitialized"
 # Layouts that are not copied into a plain tensor, and what makes one of them.
 NOT_COPIED: Mapping[str, str] = {
     "quantized": "dequantize()",
@@ -39,6 +40,8 @@ def misfits(wanted: TensorInfo, given: TensorInfo) -> Iterator[str]:
     Source: torch 2.13, `torch/nn/modules/module.py`, `_load_from_state_dict`; `copy_` raises for
     the latter two.
     """
+    if wanted.layout == LAZY:
+        return
     if not fits_shape(wanted.shape, given.shape):
         yield "shape"
     elif given.layout in NOT_COPIED and wanted.layout != given.layout:
@@ -72,6 +75,8 @@ def copy_reason(given: TensorInfo) -> str:
 
 def shape_reason(pair: Pair) -> str:
     """Why the shapes of two tensors of one name may differ."""
+    if LAZY in (pair.a.layout, pair.b.layout):
+        return "lazy, and without a shape before the first forward pass"
     a, b = pair.a.shape, pair.b.shape
     if len(a) == len(b) == 2 and a == b[::-1]:
         return "transposed, as Conv1D and TensorFlow keep it: no option turns it round"

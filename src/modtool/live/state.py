@@ -12,7 +12,7 @@ from modtool.live.fake import is_fake, is_uninitialized
 from modtool.live.sensitive import is_mode_sensitive
 from modtool.live.settings import settings_of, type_of
 from modtool.live.walk import hidden_objects, modules_by_path, training_flag
-from modtool.notes import note
+from modtool.notes import first_names, note
 from modtool.records import (
     DTYPES,
     Checkpoint,
@@ -35,7 +35,12 @@ Entry = tuple[torch.Tensor, Role, bool]
 
 
 def checkpoint_of(
-    model: nn.Module, target: str, *, device: str = "meta", values: bool = True
+    model: nn.Module,
+    target: str,
+    *,
+    device: str = "meta",
+    values: bool = True,
+    lazy: bool = False,
 ) -> Checkpoint:
     """Every tensor and module of a live model; nothing is copied.
 
@@ -45,6 +50,7 @@ def checkpoint_of(
         device: What tensors on the meta device are described as: where a definition that was built
             there to save memory would have put them.
         values: Whether the storages are to give the bytes; a description alone is quicker.
+        lazy: Whether to list tensors that have no shape yet: as (0,), as they are in a file.
 
     Returns:
         A checkpoint of format `python`. Tensors stand in the order of `state_dict()`, buffers that
@@ -61,7 +67,7 @@ def checkpoint_of(
         tensors=tuple(
             storages.describe(name, tensor, role, persistent)
             for name, (tensor, role, persistent) in entries.items()
-            if not is_uninitialized(tensor)
+            if lazy or not is_uninitialized(tensor)
         ),
         modules=tuple(nodes(modules)),
         notes=(*unregistered(modules), *uninitialized(entries), *unseen(saved, entries), *failed),
@@ -152,8 +158,9 @@ class Storages:
 
     def describe(self, name: str, tensor: torch.Tensor, role: Role, persistent: bool) -> TensorInfo:
         """One tensor under one name."""
-        shape = tuple(tensor.shape)
-        storage = self.storage(tensor)
+        lazy = is_uninitialized(tensor)
+        shape = (0,) if lazy else tuple(tensor.shape)
+        storage = None if lazy else self.storage(tensor)
         strided = storage is not None
         stride = tuple(tensor.stride()) if strided else None
         return TensorInfo(
@@ -168,7 +175,7 @@ class Storages:
             layout=layout_of(tensor),
             persistent=persistent,
             device=None if strided else self.location(tensor),
-            stored_bytes=None if strided else bytes_of(tensor),
+            stored_bytes=None if strided or lazy else bytes_of(tensor),
         )
 
     def location(self, tensor: torch.Tensor) -> str:
@@ -192,6 +199,8 @@ class Storages:
 
 def layout_of(tensor: torch.Tensor) -> str:
     """`strided`, or what else the tensor is."""
+    if is_uninitialized(tensor):
+        return "uninitialized"
     if tensor.is_quantized:
         return "quantized"
     if tensor.is_nested:
@@ -265,11 +274,11 @@ def unregistered_note(
 
 
 def uninitialized(entries: Mapping[str, Entry]) -> Iterator[Note]:
-    """A note for every lazy tensor that has no shape yet."""
-    for name, (tensor, role, _) in entries.items():
-        if is_uninitialized(tensor):
-            message = f"this lazy {role} has no shape before the first forward pass; not counted"
-            yield note("uninitialized-parameter", name, message)
+    """A note for all lazy tensors that have no shape yet."""
+    lazy = [name for name, (tensor, _, _) in entries.items() if is_uninitialized(tensor)]
+    if lazy:
+        message = f"lazy, without a shape before the first forward pass: {first_names(lazy)}"
+        yield note("uninitialized-parameter", lazy[0], f"{message}; not counted")
 
 
 def unseen(saved: Mapping[str, object], entries: Mapping[str, Entry]) -> Iterator[Note]:
