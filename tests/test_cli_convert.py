@@ -712,6 +712,44 @@ def test_an_optimizer_without_tensors_is_dropped(modtool: Modtool) -> None:
     assert sorted(torch.load("x.pth", weights_only=True)) == ["epoch", "model"]
 
 
+def test_optimizers_are_dropped_at_any_depth(modtool: Modtool) -> None:
+    net = nn.Linear(2, 2)
+    sgd, adam = torch.optim.SGD(net.parameters(), lr=1.0), torch.optim.Adam(net.parameters())
+    net(torch.ones(1, 2)).sum().backward()
+    adam.step()
+    both = [adam.state_dict(), sgd.state_dict()]
+    part = {"optimizer": sgd.state_dict(), "step": 5}
+    torch.save({"model": net.state_dict(), "opts": both, "train": part, "again": both[1]}, "in.pth")
+    options = ("--to", "checkpoint", "--drop-optimizer", "-o", "x.pth", "--verify", "--json")
+    found = document(modtool("convert", "in.pth", *options))
+    assert (found["tensors"], found["dropped"]) == (
+        2,
+        [
+            {"name": name, "why": "the optimizer's state, dropped as asked"}
+            for name in ("again", "opts.0", "opts.1", "train.optimizer")
+        ],
+    )
+    left = torch.load("x.pth", weights_only=True)
+    assert (left.pop("opts"), left.pop("train")) == ([None, None], {"step": 5})
+    same(left.pop("model"), net.state_dict())
+    assert left == {}
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_parts_of_a_list_by_their_position(modtool: Modtool, kind: type) -> None:
+    saved = training()
+    torch.save(kind([saved["model"], saved["optimizer"]]), "in.pth")
+    options = ("--to", "checkpoint", "--drop-optimizer", "-o", "x.pth", "--json")
+    assert document(modtool("convert", "in.pth", *options))["dropped"] == [
+        {"name": "1", "why": "the optimizer's state, dropped as asked"}
+    ]
+    model, nothing = torch.load("x.pth", weights_only=True)
+    same(model, saved["model"])  # type: ignore[arg-type]
+    assert nothing is None
+    assert modtool("convert", "in.pth", "--section", "0", "-o", "y.safetensors").code == 0
+    same(load("y.safetensors"), saved["model"])  # type: ignore[arg-type]
+
+
 def test_values_are_set_at_any_depth(modtool: Modtool) -> None:
     torch.save(training(), "ckpt.pth")
     values = ("epoch=4", "optimizer.param_groups.0.lr=0.5", "args.name=best of all", "3rd=[1, 2]")

@@ -9,7 +9,7 @@ from modtool.patterns import Types, select
 from modtool.plan.conversion import is_parameter
 from modtool.plan.owners import owner
 from modtool.plan.records import Dropped, Plan, PlannedTensor
-from modtool.plan.tree import DROPPED, entries, place_of, put, way_to, without
+from modtool.plan.tree import DROPPED, entries, joined, place_of, put, way_to, without
 from modtool.plan.versions import without_versions
 from modtool.records import DTYPES, Checkpoint
 
@@ -160,9 +160,9 @@ def remove(plan: Plan, names: Iterable[str], why: str) -> Plan:
 
 
 def drop_optimizer(plan: Plan) -> Plan:
-    """Leave out the sections that hold an optimizer's state."""
-    parts = [part.name for part in plan.source.sections if part.role == "optimizer"]
-    names = [*parts, *(name for name in optimizers_in(plan.tree) if name not in parts)]
+    """Leave out whatever holds an optimizer's state."""
+    names = [part.name for part in plan.source.sections if part.role == "optimizer"]
+    names += [name for name in optimizers_in(plan.tree) if not is_within(name, names)]
     if plan.form == "full_model":
         raise UsageError("a file that is written back as it is keeps its optimizer")
     if plan.form not in ("checkpoint", "dcp") or not names:
@@ -170,19 +170,40 @@ def drop_optimizer(plan: Plan) -> Plan:
     tree = plan.tree
     for name in names:
         tree = without(tree, name)
-    tensors = tuple(tensor for tensor in plan.tensors if tensor.section not in names)
+    tensors = tuple(
+        tensor
+        for tensor in plan.tensors
+        if not is_within(place_of(tensor.section, tensor.source.name), names)
+    )
     dropped = tuple(Dropped(name, "the optimizer's state, dropped as asked") for name in names)
     return replace(plan, tree=tree, tensors=tensors, dropped=plan.dropped + dropped)
 
 
 def optimizers_in(tree: object) -> list[str]:
-    """The optimizers' states beside the model, with or without a tensor: SGD has none."""
-    found = entries(tree) or {}
-    return [
-        str(key)
-        for key, item in found.items()
-        if {"state", "param_groups"} <= set(entries(item) or ())
-    ]
+    """Where optimizers' states lie at any depth, with or without a tensor: SGD has none."""
+    found: list[str] = []
+    left: list[tuple[str, object]] = [("", tree)]
+    seen: set[int] = set()
+    for path, value in left:  # which grows meanwhile
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        for key, item in parts_of(value):
+            if {"state", "param_groups"} <= set(entries(item) or ()):
+                found.append(joined(path, key))
+            elif entries(item) or isinstance(item, list | tuple):
+                left.append((joined(path, key), item))
+    return found
+
+
+def parts_of(tree: object) -> Iterable[tuple[object, object]]:
+    """Keys and values of a dict, positions and items of a list or tuple."""
+    return enumerate(tree) if isinstance(tree, list | tuple) else (entries(tree) or {}).items()
+
+
+def is_within(path: str, places: Iterable[str]) -> bool:
+    """True for one of some places, and all below them."""
+    return any(path == place or path.startswith(f"{place}.") for place in places)
 
 
 # -- what is in them ---------------------------------------------------------------------------
@@ -288,7 +309,7 @@ def set_value(plan: Plan, key: str, value: object) -> Plan:
         return replace(plan, metadata={**plan.metadata, key: value})
     if plan.form not in ("checkpoint", "dcp"):
         raise UsageError(f"a {plan.form} has no place for {key!r}", "values need --to checkpoint")
-    if any(path == key or path.startswith(f"{key}.") for path in tensor_paths(plan)):
+    if any(is_within(path, [key]) for path in tensor_paths(plan)):
         raise UsageError(
             f"{key!r} holds tensors; a value cannot take its place", "name another key"
         )
