@@ -235,6 +235,22 @@ def test_a_lazy_model_takes_any_shape(tmp_path: Path) -> None:
     ]
 
 
+def test_a_lazy_model_takes_its_shapes_from_weights(tmp_path: Path) -> None:
+    model = lazy()
+    x = torch.randn(3, 5)
+    model(x)
+    torch.save(model.state_dict(), tmp_path / "x.pth")
+    filled = lazy()
+    assert load_weights(filled, open_checkpoint(str(tmp_path / "x.pth"))) == ()
+    assert torch.equal(filled.eval()(x), model.eval()(x))
+    torch.save({**lazy().state_dict(), "0.bias": torch.ones(4)}, tmp_path / "y.pth")
+    notes = load_weights(lazy(), open_checkpoint(str(tmp_path / "y.pth")))
+    assert [each.message for each in notes] == [
+        "5 names of the model are not in it and keep their initial values: "
+        "0.weight, 1.weight, 1.bias, 1.running_mean, …"
+    ]
+
+
 def test_a_lazy_file_has_no_shapes_for_a_model(tmp_path: Path) -> None:
     torch.save(lazy().state_dict(), tmp_path / "x.pth")
     model = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4))

@@ -1,6 +1,7 @@
 """`--weights`: a checkpoint of any format put into a model, one tensor at a time."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -8,7 +9,7 @@ from torch import nn
 from modtool.diff.fitting import fits_shape
 from modtool.errors import UsageError
 from modtool.live.compute import converted
-from modtool.live.fake import is_fake
+from modtool.live.fake import is_fake, is_uninitialized
 from modtool.notes import note
 from modtool.plan import PlannedTensor
 from modtool.records import Checkpoint, Note, TensorInfo
@@ -33,6 +34,7 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> tuple[Note, ...]:
     wanted = tensors_of(model)
     found = unwrapped(wanted, stored_tensors(checkpoint))
     common = [name for name in wanted if name in found]
+    give_shapes({name: wanted[name] for name in common}, found)
     shapes = {name: tuple(wanted[name].shape) for name in common}
     fits = {name: None for name in common if fits_shape(shapes[name], found[name].shape)}
     mismatched = [
@@ -62,9 +64,20 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> tuple[Note, ...]:
     return tuple(reports(checkpoint.target, names))
 
 
+def give_shapes(wanted: Mapping[str, Any], found: Mapping[str, TensorInfo]) -> None:
+    """Give lazy tensors the shapes of what is stored for them, as torch does when it loads."""
+    for name, tensor in wanted.items():
+        if is_uninitialized(tensor):
+            tensor.materialize(found[name].shape)
+
+
 def stored_tensors(checkpoint: Checkpoint) -> dict[str, TensorInfo]:
-    """The model's part of a checkpoint, by name."""
-    return {tensor.name: tensor for tensor in checkpoint.model_tensors if tensor.persistent}
+    """The model's part of a checkpoint, by name; what is lazy in it too is not there yet."""
+    return {
+        tensor.name: tensor
+        for tensor in checkpoint.model_tensors
+        if tensor.persistent and tensor.layout != "uninitialized"
+    }
 
 
 def unwrapped(
