@@ -231,12 +231,17 @@ def test_verification_sees_what_is_wrong(source: Path, tmp_path: Path) -> None:
 
     def changing(tensor: PlannedTensor) -> list[bytes]:
         times.append(tensor.name)
-        return [bytes([times.count(tensor.name)]) * tensor.nbytes]
+        last = bytes([times.count(tensor.name)])
+        return [bytes(20), bytes(tensor.nbytes - 21), last]
 
-    with pytest.raises(OutputError, match="a: read back after writing, its bytes are not those"):
-        write(plan, str(target), compute=changing, verified=True)
-    assert times == ["a", "b", "a"]
-    assert os.listdir(target.parent) == []
+    target.write_text("old")
+    with pytest.raises(OutputError) as caught:
+        write(plan, str(target), compute=changing, verified=True, force=True)
+    assert caught.value.message == (
+        "a: read back after writing, it differs from its source, "
+        "first at element 99,999 of 100,000; the new file was removed"
+    )
+    assert [path.read_text() for path in target.parent.iterdir()] == ["old"]
 
 
 # -- what runs that were killed have left ---------------------------------------------------------

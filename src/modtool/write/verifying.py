@@ -9,7 +9,7 @@ from modtool.pickles.torch_objects import storage_id
 from modtool.plan import Plan, PlannedTensor
 from modtool.plan.tree import place_of
 from modtool.plan.views import has_data
-from modtool.records import Checkpoint, Storage, TensorInfo
+from modtool.records import DTYPES, Checkpoint, Storage, TensorInfo
 from modtool.write.payload import Compute, elements, pieces_of, whole_storage
 from modtool.write.streams import Data, Progress, Sources
 
@@ -48,8 +48,9 @@ def verify(
 def differs(name: str, how: str) -> OutputError:
     """What to say of a tensor that did not come out right."""
     return OutputError(
-        f"{name}: read back after writing, {how}; nothing was put in place",
-        "is the disk failing? try another one, and tell us if it happens again",
+        f"{name}: read back after writing, {how}; the new file was removed",
+        "try again: if the same is told, report it, for modtool is wrong; if not, it is the disk, "
+        "the memory, or a source that is being changed",
     )
 
 
@@ -65,14 +66,18 @@ def compare(
     if (found.dtype, found.shape) != (tensor.dtype, tensor.source.shape):
         what = f"it is {found.dtype} {list(found.shape)}"
         raise differs(tensor.name, f"{what}, not {tensor.dtype} {list(tensor.source.shape)}")
-    if not has_data(tensor.source) and tensor.fill is None:
+    plain = has_data(tensor.source) or tensor.fill is not None
+    if not plain:
         one: Iterable[Data] = stored_parts(tensor.source, source, sources)
         other: Iterable[Data] = stored_parts(found, written, sources)
     else:
         one = elements(tensor, sources, compute)
         other = elements(PlannedTensor(tensor.name, None, found, found.dtype), sources, compute)
-    if not same(one, other):
-        raise differs(tensor.name, "its bytes are not those of its source")
+    place = first_difference(one, other)
+    if place is not None:
+        size = DTYPES[found.dtype].bits // 8
+        where = f"element {place // size:,} of {found.numel:,}" if plain else f"byte {place:,}"
+        raise differs(tensor.name, f"it differs from its source, first at {where}")
 
 
 def stored_parts(tensor: TensorInfo, checkpoint: Checkpoint, sources: Sources) -> Iterator[Data]:
@@ -108,18 +113,19 @@ def references(value: object, seen: set[int]) -> Iterator[PersistentId]:
         yield from references(part, seen)
 
 
-def same(one: Iterable[Data], other: Iterable[Data]) -> bool:
-    """True when two streams are the same bytes, whatever pieces they come in."""
+def first_difference(one: Iterable[Data], other: Iterable[Data]) -> int | None:
+    """The first byte that differs in two streams, whatever pieces they come in; None for none."""
     left, right = iter(one), iter(other)
     a, b = memoryview(b""), memoryview(b"")
+    done = 0
     while True:
         a, b = a or following(left), b or following(right)
         count = min(len(a), len(b))
         if a[:count] != b[:count]:
-            return False
+            return done + next(index for index in range(count) if a[index] != b[index])
         if not count:
-            return not a and not b
-        a, b = a[count:], b[count:]
+            return done if a or b else None
+        a, b, done = a[count:], b[count:], done + count
 
 
 def following(pieces: Iterator[Data]) -> memoryview:
