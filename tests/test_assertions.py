@@ -65,6 +65,13 @@ def test_an_assertion_tells_the_figures_that_it_speaks_of() -> None:
         ("params", "expected a comparison, as in params <= 5e6", 0),
         ("params <=", "expected a number or a key of count", 9),
         ("params = 3", "'=' means nothing here: == compares", 7),
+        ("params =< 3", "'=<' means nothing here: <= compares", 7),
+        ("params => 3", "'=>' means nothing here: >= compares", 7),
+        ("params ≤ 3", "'≤' means nothing here: <= compares", 7),
+        ("params ≥ 3", "'≥' means nothing here: >= compares", 7),
+        ("params ≠ 3", "'≠' means nothing here: != compares", 7),
+        ("params in 3", "expected an operator, not 'in'", 7),
+        ("params) < 3", "expected an operator, not ')'", 6),
         ("params < 3 $", "'$' means nothing here", 11),
         ("parms < 3", "there is no 'parms', but params, total, trainable, frozen, buffers, "
          "bytes, tensors", 0),
@@ -99,6 +106,26 @@ def test_a_division_by_zero_points_at_its_sign() -> None:
         holds("params / buffers < 1")
     assert caught.value.message == "--assert 'params / buffers < 1': division by zero"
     assert caught.value.hint.index("^") == len("--assert 'params ") + 5
+
+
+@pytest.mark.parametrize(
+    ("text", "column"), [(f"params * {'9' * 400} * 1.5 > 1", 410), (f"params < {'9' * 400}%", 9)]
+)
+def test_a_number_beyond_all_points_at_its_place(text: str, column: int) -> None:
+    with pytest.raises(UsageError) as caught:
+        holds(text)
+    assert "too large" in caught.value.message
+    assert caught.value.hint.index("^") == len("--assert '") + column + 5
+
+
+def test_an_expression_may_be_long_but_not_endless() -> None:
+    assert holds(f"params{'+1' * 495} > 1")
+    assert holds(f"params > 1{' and 1<2' * 123}")
+    with pytest.raises(UsageError) as caught:
+        parse_assertion(f"params{'+1' * 500} > 1")
+    assert caught.value.message == (
+        "--assert 'params+1+1+1+1+1+1+1…': 1,010 characters, and 1,000 are the most"
+    )
 
 
 NUMBERS = st.one_of(

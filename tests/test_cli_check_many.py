@@ -328,6 +328,13 @@ def test_an_assertion_cannot_be_ignored(modtool: Modtool) -> None:
     assert ran.code == 1
 
 
+def test_an_assertion_about_nothing_says_so(modtool: Modtool) -> None:
+    torch.save({"w": torch.zeros(2)}, "x.pth")
+    ran = modtool("check", "x.pth", "--assert", "1 < 3 < 2")
+    assert ran.code == 1
+    assert "1 < 3 < 2 does not hold: it names no key of count\n" in ran.out
+
+
 def test_an_assertion_on_what_is_not_known(modtool: Modtool) -> None:
     torch.save({"w": torch.zeros(2)}, "x.pth")
     ran = modtool("check", "x.pth", "--assert", "frozen == 0")

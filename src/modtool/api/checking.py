@@ -276,7 +276,8 @@ def asserted(checkpoint: Checkpoint, texts: Sequence[str]) -> tuple[Assertion, .
 def failed_note(assertion: Assertion) -> Note:
     """The finding that an assertion does not hold."""
     figures = ", ".join(f"{name} = {value:,}" for name, value in assertion.values.items())
-    return note("assertion-failed", "", f"{assertion.text} does not hold: {figures}")
+    reason = figures or "it names no key of count"
+    return note("assertion-failed", "", f"{assertion.text} does not hold: {reason}")
 
 
 def definition(

@@ -42,13 +42,22 @@ COMPARISONS: Mapping[str, Callable[[Number, Number], bool]] = MappingProxyType(
         ">": operator.gt,
     }
 )
+Operation = Callable[[Number, Number], Number]
+OPERATIONS: Mapping[str, Operation] = MappingProxyType(
+    {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
+)
 TOKEN = (  # compiled when it is used: start-up is every command's
     r"(?P<number>(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
     rf"(?:\s*(?P<unit>%|(?:{'|'.join(UNITS)})\b)|(?P<unknown>[A-Za-z_]\w*))?"
-    r"|(?P<word>[A-Za-z_]\w*)|(?P<sign><=|>=|==|!=|[<>+\-*/()])|(?P<else>\S)"
+    r"|(?P<word>[A-Za-z_]\w*)|(?P<sign><=|>=|==|!=|[<>+\-*/()])|(?P<else>=[<>]|\S)"
+)
+# What is written for a sign, and the sign.
+MEANT: Mapping[str, str] = MappingProxyType(
+    {"=": "==", "=<": "<=", "=>": ">=", "≤": "<=", "≥": ">=", "≠": "!="}
 )
 WORDS = frozenset({"and", "or", "not"})
 DEEPEST = 50
+LONGEST = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +111,16 @@ def parse_assertion(text: str) -> Expression:
         UsageError: It is none; the message points at the place.
     """
     text = " ".join(text.split())
+    if len(text) > LONGEST:
+        raise UsageError(
+            f"--assert '{text[:20]}…': {len(text):,} characters, and {LONGEST:,} are the most",
+            "give --assert several times instead of joining with and",
+        )
     parser = Parser(text)
-    found = parser.truth(parser.either())
+    found = parser.either()
     if parser.token.text:
         raise parser.error(f"expected an operator, not {parser.token.text!r}", parser.token.at)
-    return Expression(text, parser.places, found.compute)
+    return Expression(text, parser.places, parser.truth(found).compute)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +155,9 @@ class Parser:
         """The tokens, one by one."""
         for found in re.finditer(TOKEN, self.text):
             if found["else"]:
-                more = ": == compares" if found["else"] == "=" else ""
-                raise self.error(f"{found['else']!r} means nothing here{more}", found.start())
+                sign = found["else"]
+                more = f": {MEANT[sign]} compares" if sign in MEANT else ""
+                raise self.error(f"{sign!r} means nothing here{more}", found.start())
             if found["unknown"]:
                 raise self.error(
                     f"{found['unknown']!r} is no unit: {', '.join(UNITS)}, %",
@@ -159,9 +174,9 @@ class Parser:
             value: Number = int(text) if text.replace("_", "").isdigit() else float(text)
         except ValueError:
             raise self.error(f"{text!r} is no number", found.start()) from None
-        if unit is None:
-            return value
-        return value / 100 if unit == "%" else value * UNITS[unit]
+        if unit == "%":
+            return self.calculated(operator.truediv, value, 100, found.start())
+        return value if unit is None else value * UNITS[unit]
 
     def error(self, what: str, at: int) -> UsageError:
         """An error that points at a place."""
@@ -240,35 +255,32 @@ class Parser:
         """`a + b - c`."""
         left = self.product()
         while token := self.take("+", "-"):
-            add = operator.add if token.text == "+" else operator.sub
-            left = self.calculation(left, add, self.product())
+            left = self.calculation(left, token, self.product())
         return left
 
     def product(self) -> Part:
         """`a * b / c`."""
         left = self.signed()
         while token := self.take("*", "/"):
-            by = operator.mul if token.text == "*" else self.division(token)
-            left = self.calculation(left, by, self.signed())
+            left = self.calculation(left, token, self.signed())
         return left
 
-    def calculation(
-        self, left: Part, operation: Callable[[Number, Number], Number], right: Part
-    ) -> Part:
+    def calculation(self, left: Part, token: Token, right: Part) -> Part:
         """One operation on two numbers."""
         one, other = self.figure(left).compute, self.figure(right).compute
-        return Part("number", lambda values: operation(one(values), other(values)), left.at)
+        operation = OPERATIONS[token.text]
+        return Part(
+            "number",
+            lambda values: self.calculated(operation, one(values), other(values), token.at),
+            left.at,
+        )
 
-    def division(self, token: Token) -> Callable[[Number, Number], Number]:
-        """`a / b`, which says where it fails."""
-
-        def divide(one: Number, other: Number) -> Number:
-            try:
-                return one / other
-            except (ZeroDivisionError, OverflowError) as error:
-                raise self.error(str(error), token.at) from None
-
-        return divide
+    def calculated(self, operation: Operation, one: Number, other: Number, at: int) -> Number:
+        """What an operation gives, or an error that says where it fails."""
+        try:
+            return operation(one, other)
+        except (ZeroDivisionError, OverflowError) as error:
+            raise self.error(str(error), at) from None
 
     def signed(self) -> Part:
         """`-a`."""
