@@ -675,6 +675,26 @@ def test_far_into_a_sparse_file(modtool: Modtool) -> None:
             "  quotes make it text: --set \"epoch='3'\"",
         ),
         (("in.pth", "-o", ""), "-o: an empty name"),
+        (
+            ("in.pth", "-o", "-"),
+            "-o -: a checkpoint needs a file\n  name one; ./- is a file of that",
+        ),
+        (
+            ("in.pth", "-o", "/proc/x.pth"),
+            "/proc/x.pth was not written: nothing can be put there\n  write elsewhere\n",
+        ),
+        (
+            ("in.pth", "-o", "/proc/x/"),
+            "/proc/x was not written: nothing can be put there\n  write elsewhere\n",
+        ),
+        (
+            ("in.pth", "-o", "loop"),
+            "loop was not written: it is a link that leads back to itself\n  name another file\n",
+        ),
+        (
+            ("in.pth", "-o", "text.txt/x/"),
+            "text.txt is no folder\n  name a folder, or another file\n",
+        ),
         (("in.pth", "-o", "x.gguf"), "x.gguf: files of this kind are not written"),
         (("in.pth", "-o", "x.pth", "--to", "safetensors"), "x.pth: its name does not fit --to"),
         (("in.pth", "--in-place", "--to", "safetensors"), "in.pth: its name does not fit --to"),
@@ -693,6 +713,7 @@ def test_wrong_inputs(modtool: Modtool, arguments: tuple[str, ...], said: str) -
     Path("cut.pth").write_bytes(Path("in.pth").read_bytes()[:500])
     Path("net.py").write_text("import torch\n")
     Path("folder").mkdir()
+    Path("loop").symlink_to("loop")
     before = sorted(os.listdir())
     ran = modtool("convert", *arguments)
     assert (ran.code, ran.out) == (2, "")

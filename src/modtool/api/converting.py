@@ -161,6 +161,8 @@ def refuse_misnamed(output: str | None, to: Form | None) -> None:
     """
     if output == "":
         raise UsageError("-o: an empty name", "name a file or a folder")
+    if output == "-":
+        raise UsageError("-o -: a checkpoint needs a file", "name one; ./- is a file of that name")
     suffix = suffix_of(output or "")
     if suffix in OTHERS:
         raise UsageError(

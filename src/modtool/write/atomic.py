@@ -263,6 +263,7 @@ REASONS = {
     errno.EPERM: ("no permission to write there", "write elsewhere"),
     errno.ENOENT: ("there is no such folder", "create it first"),
     errno.ENOTDIR: ("a part of the path is no folder", "name another file"),
+    errno.ELOOP: ("it is a link that leads back to itself", "name another file"),
     errno.ENAMETOOLONG: ("the name is too long", "name another file"),
 }
 
@@ -270,4 +271,6 @@ REASONS = {
 def output_error(path: str, error: OSError) -> OutputError:
     """What a failure of the system means, and what to do."""
     reason, hint = REASONS.get(error.errno or 0, (error.strerror or str(error), ""))
+    if error.errno == errno.ENOENT and os.path.isdir(os.path.dirname(path) or "."):  # /proc, say
+        reason, hint = "nothing can be put there", "write elsewhere"
     return OutputError(f"{path} was not written: {reason}", hint)

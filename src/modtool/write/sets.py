@@ -187,8 +187,9 @@ def refuse_overwriting(shards: Sequence[Plan], names: Names, *, force: bool) -> 
     """
     parent = os.path.dirname(names.folder) or "."
     if names.folder and not os.path.isdir(names.folder):
-        if os.path.lexists(names.folder):
-            raise OutputError(f"{names.folder} is no folder", "name a folder, or another file")
+        for path in (names.folder, parent):
+            if os.path.lexists(path) and not os.path.isdir(path):
+                raise OutputError(f"{path} is no folder", "name a folder, or another file")
         if not os.path.isdir(parent):
             raise OutputError(f"{names.folder}: there is no folder {parent}", "create it first")
         return
