@@ -381,7 +381,7 @@ WRONG = [
     (("needs.py:Net", "--arg", "wide=3"), "error: needs.py: Net(hidden): "),
     (("needs.py", "--arg", "hidden"), "error: 'hidden' is no argument"),
     (("needs.py:Nets",), "error: needs.py has no Nets"),
-    (("needs.py:build",), "error: needs.py:build is a int, not a model"),
+    (("needs.py:build",), "error: needs.py:build is an int, not a model"),
     (("needs.py:make()",), "error: needs.py: make() gave a str, not a model"),
     (("needs.py:a b",), "error: needs.py:a b"),
     (("gone.py",), "error: gone.py: no such file"),

@@ -794,6 +794,17 @@ def test_a_failure_names_the_input_it_was_for(modtool: Modtool) -> None:
     )
 
 
+BAD = """three = 3
+def raises():
+    return {}['x']
+def nothing(): ...
+def text(): return "x"
+def number(): return 3
+def batches(): yield 3
+def array():
+    import numpy
+    return numpy.ones(3)
+"""
 WRONG = [
     ((), "error: MLP.forward(x: torch.Tensor): missing a required argument: 'x'"),
     (shapes("1,784", "2"), "error: MLP.forward(x: torch.Tensor): too many positional arguments"),
@@ -812,6 +823,13 @@ WRONG = [
     (("--inputs", "bad.py"), "error: --inputs bad.py: name a function in it"),
     (("--inputs", "bad.py:gone"), "error: bad.py has no gone"),
     (("--inputs", "bad.py:nothing"), "error: --inputs bad.py:nothing: nothing returned None"),
+    (("--inputs", "bad.py:text"), "error: --inputs bad.py:text: text returned a str"),
+    (("--inputs", "bad.py:number"), "error: --inputs bad.py:number: number returned an int"),
+    (("--inputs", "bad.py:array"), "error: --inputs bad.py:array: array returned an ndarray"),
+    (
+        ("--inputs", "bad.py:batches"),
+        "error: --inputs bad.py:batches: batches returned a generator",
+    ),
     (("--inputs", "bad.py:three"), "error: --inputs bad.py:three is no function"),
     (("--inputs", "bad.py:raises"), "error: bad.py:3: KeyError: 'x' (while making inputs"),
     (("--kwarg", "return_dict"), "error: 'return_dict' is no argument"),
@@ -821,7 +839,7 @@ WRONG = [
     ),
     ((*shapes("1,784"), "--mode", "test"), "error: Invalid value for '--mode'"),
     ((*shapes("1,784"), "--loss", "CrossEntropy"), "error: --loss CrossEntropy: torch has no loss"),
-    ((*shapes("1,784"), "--loss", "bad.py:three"), "error: --loss bad.py:three is a int, not"),
+    ((*shapes("1,784"), "--loss", "bad.py:three"), "error: --loss bad.py:three is an int, not"),
     ((*shapes("1,784"), "--target-shape", "3"), "error: a target's shape is for a loss"),
     ((*shapes("1,784"), "--repeat", "3"), "error: --repeat says how often to time a pass"),
     ((*shapes("1,784"), "--time", "--repeat", "0"), "error: Invalid value for '--repeat'"),
@@ -835,7 +853,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("options", "error"), WRONG, ids=lambda each: " ".join(each)[:50])
 def test_what_is_wrong_is_one_error(modtool: Modtool, options: list[str], error: str) -> None:
-    Path("bad.py").write_text("three = 3\ndef raises():\n    return {}['x']\ndef nothing(): ...\n")
+    Path("bad.py").write_text(BAD)
     Path("text.json").write_text("hello")
     Path("ragged.json").write_text('{"x": [[1, 2], [3]]}')
     torch.save({"x": 3}, "empty.pt")

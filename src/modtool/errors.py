@@ -23,7 +23,14 @@ __all__ = [
     "UnknownFormatError",
     "UnsafeFileError",
     "UsageError",
+    "a_kind",
 ]
+
+
+def a_kind(value: object) -> str:
+    """`an int`, `a dict`: what a message calls a value that is of the wrong kind."""
+    name = type(value).__name__
+    return f"an {name}" if name.lower().startswith(("a", "e", "i", "o", "nd")) else f"a {name}"
 
 
 class ModtoolError(Exception):

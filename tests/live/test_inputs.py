@@ -66,6 +66,22 @@ def test_what_does_not_parse_is_bad_usage(text: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("flot32", "nearest: float32, float, cfloat"),
+        ("torch.int46", "nearest: int64, int16, int"),
+        ("i64", "nearest: int64, uint64"),
+        ("", "such as float32, bfloat16, int64 or bool"),
+        ("foo", "such as float32, bfloat16, int64 or bool"),
+    ],
+)
+def test_the_nearest_dtypes_are_told(name: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        specs(f"3:{name}")
+    assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize(
     ("texts", "message"),
     [
         ([], "missing a required argument: 'x'"),

@@ -151,9 +151,9 @@ def test_names_that_are_missing_or_no_models_are_errors(write: Write) -> None:
     with pytest.raises(TargetError, match=r"model\.py has no Nett") as caught:
         load_model(f"{name}:Nett")
     assert "Net(hidden=4)" in caught.value.hint
-    with pytest.raises(TargetError, match=r"model\.py:size is a int, not a model"):
+    with pytest.raises(TargetError, match=r"model\.py:size is an int, not a model"):
         load_model(f"{name}:size")
-    with pytest.raises(TargetError, match=r"number\(\) gave a int, not a model"):
+    with pytest.raises(TargetError, match=r"number\(\) gave an int, not a model"):
         load_model(f"{name}:number()")
 
 

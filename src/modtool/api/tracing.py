@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from modtool.api.targets import load_target
-from modtool.errors import UsageError
+from modtool.errors import UsageError, a_kind
 from modtool.records import Note
 from modtool.traces import Trace
 
@@ -76,7 +76,7 @@ def trace(
     for shape in input_shapes:
         if not isinstance(shape, str):
             raise UsageError(
-                f"the shape of an input is text, not a {type(shape).__name__}",
+                f"the shape of an input is text, not {a_kind(shape)}",
                 'one text for each: trace(model, "32,784", "32:int64")',
             )
     request = Request(

@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
-from modtool.errors import TargetError, UsageError
+from modtool.errors import TargetError, UsageError, a_kind
 
 __all__ = ["parse_arguments", "parse_value", "read_arguments"]
 
@@ -68,7 +68,7 @@ def read_arguments(path: str) -> dict[str, object]:
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: {error}", "--args-from takes a .json or a .toml file") from None
     if not isinstance(values, dict):
-        raise UsageError(f"{path}: holds a {type(values).__name__}, not a table of arguments")
+        raise UsageError(f"{path}: holds {a_kind(values)}, not a table of arguments")
     return values
 
 

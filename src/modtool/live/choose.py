@@ -9,7 +9,7 @@ from types import ModuleType
 
 from torch import nn
 
-from modtool.errors import TargetError, UsageError
+from modtool.errors import TargetError, UsageError, a_kind
 from modtool.live.targets import ModelTarget
 
 __all__ = ["Definition", "choose", "named", "value_named"]
@@ -38,7 +38,7 @@ class Definition:
     def signature(self) -> str:
         """`Net(hidden: int)`, `build()`, or `model: Sequential`: as a candidate is listed."""
         if isinstance(self.value, nn.Module):
-            return f"{self.name} (a {type(self.value).__name__})"
+            return f"{self.name} ({a_kind(self.value)})"
         parameters = signature_of(self.value)
         if parameters is None:
             return f"{self.name}(...)"
@@ -77,9 +77,7 @@ def named(module: ModuleType, target: ModelTarget, arguments: Mapping[str, objec
     """
     value = value_named(module, target)
     if not isinstance(value, nn.Module) and not callable(value):
-        raise TargetError(
-            f"{target.text} is a {type(value).__name__}, not a model", listing(module, target)
-        )
+        raise TargetError(f"{target.text} is {a_kind(value)}, not a model", listing(module, target))
     definition = Definition(target.name, value)
     reason = definition.misfit(arguments)
     if reason:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from modtool.errors import CorruptFileError, TargetError, UsageError
+from modtool.errors import CorruptFileError, TargetError, UsageError, a_kind
 from modtool.formats import open_checkpoint
 from modtool.names import shared_prefixes
 from modtool.patterns import hint_for, patterns_of, select
@@ -160,7 +160,7 @@ def plan_in(mapping: Mapping[str, Any]) -> FreezePlan:
     wrong = next((name for name, flag in flags.items() if not isinstance(flag, bool)), None)
     if wrong is not None:
         raise UsageError(
-            f"{wrong!r} is no parameter name -> bool, but a {type(flags[wrong]).__name__}",
+            f"{wrong!r} is no parameter name -> bool, but {a_kind(flags[wrong])}",
             "give such a mapping, a checkpoint with one under 'requires_grad', or a file",
         )
     kept = mapping.get("bn_eval") if flags is inner else ()

@@ -7,14 +7,14 @@ inputs.py:make_inputs                      called, with the model where it takes
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 
 import torch
 from torch import nn
 
-from modtool.errors import TargetError, UsageError
+from modtool.errors import TargetError, UsageError, a_kind
 from modtool.formats import open_checkpoint
 from modtool.live.choose import value_named
 from modtool.live.importing import attempt, import_target, surroundings_of
@@ -29,6 +29,8 @@ from modtool.records import Checkpoint
 __all__ = ["call_for_inputs", "read_input"]
 
 PLAIN = (bool, int, float, str, type(None))
+# What a function of inputs returns by mistake. Where a model takes text, a tuple of it says so.
+NO_INPUTS = (*PLAIN, bytes, Iterator)
 
 
 def read_input(path: str, model: nn.Module) -> object:
@@ -150,7 +152,7 @@ def call_for_inputs(text: str, model: nn.Module) -> object:
     Raises:
         ModelError: It raised; the message has its file and line.
         TargetError: There is no such function.
-        UsageError: It takes more than the model, or returns nothing.
+        UsageError: It takes more than the model, or returns what is no argument.
     """
     target = parse_target(text)
     if not target.name:
@@ -163,9 +165,9 @@ def call_for_inputs(text: str, model: nn.Module) -> object:
     given = (model,) if wants_model(make) else ()
     with surroundings.entered():
         made = attempt(lambda: make(*given), f"making inputs with {text}")
-    if made is None:
+    if isinstance(made, NO_INPUTS) or type(made).__module__ == "numpy":
         raise UsageError(
-            f"--inputs {text}: {target.name} returned None",
+            f"--inputs {text}: {target.name} returned {'None' if made is None else a_kind(made)}",
             "return a tensor, a tuple of arguments, a dict by name, or (args, kwargs)",
         )
     return as_call(made)

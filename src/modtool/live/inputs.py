@@ -184,10 +184,15 @@ def parse_size(size: str, text: str) -> int:
 
 def parse_dtype(name: str, text: str) -> torch.dtype:
     """A dtype by torch's name, or a short one."""
-    dtype = DTYPES.get(SHORT_NAMES.get(name, name))
+    short = name.removeprefix("torch.")
+    dtype = DTYPES.get(SHORT_NAMES.get(short, short))
     if dtype is None:
+        from difflib import get_close_matches
+
+        near = get_close_matches(short, (*DTYPES, *SHORT_NAMES), n=3, cutoff=0.6)
         raise UsageError(
-            f"--input-shape {text!r}: {name!r} is no dtype", f"one of {', '.join(DTYPES)}"
+            f"--input-shape {text!r}: {name!r} is no dtype",
+            f"nearest: {', '.join(near)}" if near else "such as float32, bfloat16, int64 or bool",
         )
     return dtype
 

@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from modtool.errors import ModelError, TargetError, UsageError
+from modtool.errors import ModelError, TargetError, UsageError, a_kind
 from modtool.live.choose import Definition, choose, named
 from modtool.live.fake import fake_mode, fake_tensors_only
 from modtool.live.importing import Surroundings, attempt, import_target, surroundings_of
@@ -121,7 +121,7 @@ def construct(
             made = value
         if not isinstance(made, nn.Module):
             raise TargetError(
-                f"{target.place}: {definition.name}() gave a {type(made).__name__}, not a model"
+                f"{target.place}: {definition.name}() gave {a_kind(made)}, not a model"
             )
         return attempt(functools.partial(moved, made, device), doing)
 

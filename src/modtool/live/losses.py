@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from modtool.errors import UsageError
+from modtool.errors import UsageError, a_kind
 from modtool.live.choose import value_named
 from modtool.live.importing import attempt, import_target, surroundings_of
 from modtool.live.inputs import Inputs, InputSpec, make_inputs, parse_shape
@@ -45,7 +45,7 @@ class Loss:
             arguments.append(self.target_for(scores))
         loss = self.compute(*arguments)
         if not isinstance(loss, torch.Tensor):
-            raise TypeError(f"the loss {self.name} gave a {type(loss).__name__}, not a tensor")
+            raise TypeError(f"the loss {self.name} gave {a_kind(loss)}, not a tensor")
         return loss.sum()
 
     def target_for(self, scores: object) -> torch.Tensor:
@@ -157,7 +157,7 @@ def own_loss(name: str) -> Callable[..., object]:
     module = import_target(target, surroundings)
     found = value_named(module, target)
     if not callable(found):
-        raise UsageError(f"--loss {name} is a {type(found).__name__}, not a loss")
+        raise UsageError(f"--loss {name} is {a_kind(found)}, not a loss")
     if not isinstance(found, type):
         return found
     with surroundings.entered():

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from modtool.errors import a_kind
 from modtool.live.fake import is_fake, is_uninitialized
 from modtool.live.sensitive import is_mode_sensitive
 from modtool.live.settings import settings_of, type_of
@@ -285,5 +286,5 @@ def unseen(saved: Mapping[str, object], entries: Mapping[str, Entry]) -> Iterato
     """A note for every entry of `state_dict()` that is no tensor."""
     for name, value in saved.items():
         if name not in entries:
-            message = f"state_dict() holds a {type(value).__name__} here, not a tensor"
+            message = f"state_dict() holds {a_kind(value)} here, not a tensor"
             yield note("not-a-tensor", name, message)

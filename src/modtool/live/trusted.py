@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from modtool.errors import ModelError, TargetError
+from modtool.errors import ModelError, TargetError, a_kind
 from modtool.live.blame import model_error
 from modtool.live.load import LoadedModel, check_device, returned
 from modtool.records import Checkpoint
@@ -43,7 +43,7 @@ def load_trusted(checkpoint: Checkpoint, device: str | None = None) -> LoadedMod
         finally:
             sys.path.remove(here)
     if not isinstance(model, nn.Module):
-        raise TargetError(f"{path}: holds a {type(model).__name__}, not a model that can be run")
+        raise TargetError(f"{path}: holds {a_kind(model)}, not a model that can be run")
     return LoadedModel(model, path, "real", str(where), functools.partial(returned, model))
 
 

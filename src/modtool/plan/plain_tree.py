@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
+from modtool.errors import a_kind
 from modtool.notes import first_names, note
 from modtool.pickles.display import key_text
 from modtool.pickles.modules import module_parts
@@ -435,7 +436,7 @@ def describe(value: object) -> str:
     if named:
         return f"the class or function {named}"
     if not isinstance(value, Call):
-        return f"a {type(value).__name__}"
+        return a_kind(value)
     if value.callee.startswith("torch._utils._rebuild_"):
         return "a tensor"
     return DESCRIBED.get(value.callee) or f"an object of {value.made or 'an unknown class'}"
