@@ -62,7 +62,7 @@ def main() -> None:
     """The entry point of the `modtool` command."""
     # Reading a checkpoint makes millions of objects and hardly any garbage: looking for it
     # again and again would take half of the time.
-    gc.set_threshold(1_000_000, 50, 100)
+    gc.set_threshold(3_000_000, 50, 100)
     for name in ("SIGTERM", "SIGHUP"):  # as Ctrl-C does: what is half written is removed
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), ended)
