@@ -58,6 +58,22 @@ def test_a_table_of_eighty_columns() -> None:
     ]
 
 
+def test_a_code_is_not_broken_where_there_is_room_for_it() -> None:
+    target, finding = (Column(name, name, "") for name in ("target", "finding"))
+    columns = target, Column("code", "code", "", "word"), finding
+    table = Table(columns, (("folder/of/the/checkpoint.pth", "saved-in-train-mode", "a " * 20),))
+    console = Console(width=56, file=io.StringIO(), no_color=True)
+    console.print(rich_table(table, 56))
+    assert isinstance(console.file, io.StringIO)
+    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+    assert lines[1].split()[1] == "saved-in-train-mode"
+    assert max(map(len, lines)) <= 56
+    narrow = Console(width=40, file=io.StringIO(), no_color=True)
+    narrow.print(rich_table(table, 40))
+    assert isinstance(narrow.file, io.StringIO)
+    assert max(map(len, narrow.file.getvalue().splitlines())) == 40
+
+
 def test_names_stay_where_numbers_leave_no_room_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = [Column(text, text, "", "number") for text in ("mean before", "std before", "mean")]
     table = Table((Column("name", "tensor", ""), *numbers), (("backbone.0.weight", 1.5, 2.5, 3.5),))

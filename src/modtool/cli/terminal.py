@@ -39,13 +39,19 @@ def drawn(report: Report, *, color: bool) -> str:
     return text.getvalue()
 
 
-def least_width(table: Table) -> int:
-    """What a table needs when its names are folded: where even that is too much, lines run on."""
+def least_width(table: Table, *, words: bool = False) -> int:
+    """What a table needs when its names are folded: where even that is too much, lines run on.
+
+    Args:
+        table: Any table.
+        words: Whether what is a word stays whole.
+    """
     total = 2 * (len(table.columns) - 1)
     for index, column in enumerate(table.columns):
         texts = [column.title, *(cell_text(row[index], column) for row in table.rows)]
         longest = max(len(line) for text in texts for line in text.split("\n"))
-        total += longest if column.unit in RIGHT else min(longest, FOLDED[column.unit == "tree"])
+        whole = column.unit in RIGHT or (words and column.unit == "word")
+        total += longest if whole else min(longest, FOLDED[column.unit == "tree"])
     return total
 
 
@@ -63,10 +69,12 @@ def rich_table(table: Table, width: int) -> RichTable:
         pad_edge=False,
         header_style="dim",
     )
+    words = least_width(table, words=True) <= width
     for column in table.columns:
         right = column.unit in RIGHT
+        whole = right or (words and column.unit == "word")
         made.add_column(
-            column.title, justify="right" if right else "left", no_wrap=right, overflow="fold"
+            column.title, justify="right" if right else "left", no_wrap=whole, overflow="fold"
         )
     cells = [
         [cell_text(value, column) for value, column in zip(row, table.columns, strict=True)]

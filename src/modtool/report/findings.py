@@ -14,8 +14,8 @@ __all__ = ["check_report", "explanation_report", "github_lines"]
 
 TARGET = Column("target", "target", "the file or model it was found in")
 FINDING_COLUMNS = (
-    Column("level", "level", "error, warning or note"),
-    Column("code", "code", "what kind of finding it is; --explain CODE tells more"),
+    Column("level", "level", "error, warning or note", "word"),
+    Column("code", "code", "what kind of finding it is; --explain CODE tells more", "word"),
     Column("where", "where", "the place in the file or model"),
     Column("message", "finding", "what was found"),
 )

@@ -8,12 +8,15 @@ from modtool.records import Note
 
 __all__ = ["Column", "Report", "Table", "Total", "Unit"]
 
-Unit = Literal["text", "tree", "count", "bytes", "shape", "flag", "number", "seconds"]
+Unit = Literal["text", "word", "tree", "count", "bytes", "shape", "flag", "number", "seconds"]
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: `key` names it in `--columns`, `unit` says how its values are written."""
+    """One column: `key` names it in `--columns`, `unit` says how its values are written.
+
+    A `word` is text that is typed again, a code: it is not broken where there is room for it.
+    """
 
     key: str
     title: str
