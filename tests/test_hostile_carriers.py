@@ -97,6 +97,11 @@ REFUSED = {
         "hardly a tensor among them",
     ),
     "open marks": (b"(" * 60_000 + b".", "its object is nested too deeply"),
+    "names": (
+        b"](" + b"".join(b"cm%d\nx\n" % i for i in range(20_000)) + b"e.",
+        "more than 10,000 names to import",
+    ),
+    "numbers": (b"N0" * 5_000_000 + b"N.", "opcodes, and hardly a tensor among them"),
     "long name": (b"c" + b"a" * 600 + b"\nb\n.", "a name to import of hundreds of characters"),
     "colliding keys": (
         b"}(" + b"".join(b"\x8a\x10" + (i * (2**61 - 1) << 40).to_bytes(16, "little") + b"N"

@@ -31,6 +31,8 @@ OBJECTS_OF_A_TENSOR = 60
 # An empty set takes 200 bytes of memory for its one byte in the file.
 MAX_SETS = 200_000
 MAX_GLOBAL = 500
+# A model has a class for each kind of its modules; each of these is looked up and listed.
+MAX_GLOBALS = 10_000
 # A real unpickler makes an array with a place for every index up to the highest.
 FREE_INDEX = 1_000_000
 
@@ -89,6 +91,7 @@ class Machine:
         "protocol",
         "resolve",
         "sets",
+        "slow",
         "stack",
         "start",
         "unusual",
@@ -124,6 +127,8 @@ class Machine:
         self.sets = 0
         self.built = 0
         self.unusual: set[int] = set()
+        # Opcodes that `modtool.pickles.opcodes` has, and not the loop itself.
+        self.slow = 0
 
     def finish(self, end: int) -> Pickle:
         """What was read, once STOP is reached."""
@@ -216,6 +221,8 @@ class Machine:
         if found is None:
             if len(module) + len(name) > MAX_GLOBAL:
                 raise UnsafeFileError("a name to import of hundreds of characters")
+            if len(self.globals) == MAX_GLOBALS:
+                raise UnsafeFileError(f"more than {MAX_GLOBALS:,} names to import")
             found = self.globals[module, name] = Global(module, name)
         return found
 

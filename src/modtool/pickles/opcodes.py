@@ -63,6 +63,9 @@ def op_string(machine: Machine) -> None:
     if len(quoted) < 2 or quoted[:1] not in (b"'", b'"') or quoted[-1:] != quoted[:1]:
         raise CorruptFileError("a string without quotes")
     inner = quoted[1:-1]
+    if b"\\" not in inner:
+        machine.push(python2_text(inner))
+        return
     if not all(is_escape(found[1]) for found in ESCAPE.finditer(inner)):
         raise CorruptFileError("a string with an escape that Python 2 does not write")
     machine.push(python2_text(inner.decode("unicode_escape").encode("latin-1")))
@@ -305,7 +308,6 @@ def struct_of(layout: str) -> Callable[[Machine], None]:
 NAMED: Mapping[bytes, Callable[[Machine], None]] = MappingProxyType(
     {
         b"I": op_int,
-        b"J": struct_of("<i"),
         b"M": struct_of("<H"),
         b"L": op_long,
         b"\x8a": long_of_width(1),
@@ -319,13 +321,11 @@ NAMED: Mapping[bytes, Callable[[Machine], None]] = MappingProxyType(
         b"\x96": counted_by(8, bytearray),
         b"\x97": op_buffer,
         b"\x98": op_buffer,
-        b"N": constant(None),
         b"\x88": op_new_true,
         b"V": op_unicode,
         b"\x8c": counted_by(1, unicode_text),
         b"\x8d": counted_by(8, unicode_text),
         b"F": op_float,
-        b"G": struct_of(">d"),
         b"]": fresh(list),
         b"a": op_append,
         b"e": op_appends,

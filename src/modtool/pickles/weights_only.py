@@ -192,7 +192,7 @@ def weights_only(pickles: Mapping[str, Pickle]) -> WeightsOnly:
     found: dict[Obstacle, None] = {}
     for name, pickle in pickles.items():
         prefix = f"{name}: " if len(pickles) > 1 else ""
-        for obstacle in obstacles(pickle):
+        for obstacle in dict.fromkeys(obstacles(pickle)):
             found[replace(obstacle, reason=prefix + obstacle.reason)] = None
     return WeightsOnly(
         accepted=not found,
