@@ -147,7 +147,7 @@ def test_a_model_that_was_saved_in_train_mode(file: str) -> None:
 
 def test_a_prefix_counts_where_a_name_part_begins(file: str) -> None:
     torch.save({"submodule.w": torch.zeros(1), "a._orig_mod.w": torch.zeros(1)}, file)
-    message = "1 of 2 names contain '_orig_mod.', which torch.compile puts there"
+    message = "1 of 2 names contains '_orig_mod.', which torch.compile puts there"
     assert told(file) == [("wrapped-names", "a._orig_mod.w", message)]
 
 
@@ -342,6 +342,11 @@ def test_copies_are_told_and_ties_are_not(file: str) -> None:
     assert values(file, a=weight, tied=weight, copy=weight.clone(), other=other) == [
         ("equal-copies", "copy", "the same 8,000 bytes as a, stored once more")
     ]
+    rows = {name: torch.arange(2000.0).expand(3, 2000) for name in "ab"}
+    assert values(file, **rows) == [
+        ("equal-copies", "b", "the same 8,000 bytes as a, stored once more")
+    ]
+    assert values(file, **{name: torch.arange(9.0).expand(999, 9) for name in "ab"}) == []
     turned = weight.t().contiguous().t()
     assert values(file, a=weight, turned=turned) == []  # other bytes
     small = torch.randn(10)

@@ -172,7 +172,7 @@ def test_the_table_names_the_target_and_each_remedy_once(modtool: Modtool) -> No
     torch.save(WRAPPED, "b.pth")
     ran = modtool("check", "a.pth", "b.pth")
     assert (ran.code, ran.err) == (0, "")
-    message = "1 of 1 names contain 'module.', which DataParallel or DistributedDataParallel "
+    message = "1 of 1 names contains 'module.', which DataParallel or DistributedDataParallel "
     message += "puts there"
     assert ran.out == (
         "target  level  code           where     finding\n"
@@ -204,7 +204,7 @@ def test_annotations_for_github_are_escaped(modtool: Modtool) -> None:
     assert ran.code == 2
     assert ran.out.splitlines() == [
         "::notice file=a%3Ab%2Cc.pth,title=modtool wrapped-names::module.50%25,%0A: "
-        "1 of 1 names contain 'module.', which DataParallel or DistributedDataParallel puts "
+        "1 of 1 names contains 'module.', which DataParallel or DistributedDataParallel puts "
         "there%0A"
         "modtool convert --strip-prefix module. takes it away",
         "::error file=gone.pth,title=could not be checked::gone.pth: no such file or directory%0A"

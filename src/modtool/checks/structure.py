@@ -44,8 +44,8 @@ def wrapped_names(checkpoint: Checkpoint) -> Iterator[Note]:
         yield note(
             "wrapped-names",
             wrapped[0],
-            f"{len(wrapped):,} of {len(names):,} names contain {prefix!r}, "
-            f"which {WRAPPERS[prefix]} puts there",
+            f"{len(wrapped):,} of {len(names):,} names contain{'s' * (len(wrapped) == 1)} "
+            f"{prefix!r}, which {WRAPPERS[prefix]} puts there",
             f"modtool convert {unwrapping(names, prefixes)} takes "
             f"{'them' if len(prefixes) > 1 else 'it'} away",
         )

@@ -84,7 +84,9 @@ def candidates(tensors: Sequence[TensorInfo], facts: Known) -> Iterator[tuple[in
     seen: dict[object, int] = {}
     for index, found in facts.items():
         tensor = tensors[index]
-        if firsts[index] is not None or found.constant is not None or tensor.nbytes < LEAST_COPY:
+        if firsts[index] is not None or found.constant is not None:
+            continue
+        if bytes_once(tensor) < LEAST_COPY:
             continue
         key = tensor.dtype, tensor.shape, found.fingerprint
         first = seen.setdefault(key, index)
@@ -113,13 +115,21 @@ def notes_on_values(
     yield from together(names, facts)
     yield from too_large(checkpoint, names, facts)
     for first, second in copies:
-        size = checkpoint.tensors[second].nbytes
+        size = bytes_once(checkpoint.tensors[second])
         message = f"the same {size:,} bytes as {names[first]}, stored once more"
         yield note("equal-copies", names[second], message)
     if unread:
         listed = some([names[index] for index in unread])
         message = f"elements that were not looked at: {listed}"
         yield note("values-not-read", names[unread[0]], message)
+
+
+def bytes_once(tensor: TensorInfo) -> int:
+    """What a tensor's elements take, those that an expanded one repeats once."""
+    if tensor.stride is None or 0 not in tensor.stride:
+        return tensor.nbytes
+    kept = tuple(size for size, step in zip(tensor.shape, tensor.stride, strict=True) if step)
+    return replace(tensor, shape=kept, stride=None).nbytes
 
 
 def together(names: Sequence[str], facts: Known) -> Iterator[Note]:
