@@ -409,3 +409,48 @@ main()
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "error: interrupted\n")
+
+
+def test_an_interrupt_that_something_else_makes_an_error_of() -> None:
+    program = """
+import signal
+import sys
+
+class Interrupted:
+    def find_spec(self, name, *others):
+        if name == "modtool.api.converting":
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except KeyboardInterrupt:
+                raise ImportError("half of it is there") from None
+
+sys.meta_path.insert(0, Interrupted())
+sys.argv = ["modtool", "convert", "x.pth"]
+from modtool.__main__ import main
+main()
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "error: interrupted\n")
+
+
+def test_who_was_started_to_ignore_interrupts_ignores_them(tmp_path: Path) -> None:
+    torch.save(small(), tmp_path / "x.pth")
+    program = """
+import signal
+import sys
+
+class Interrupting:
+    def find_spec(self, name, *others):
+        if name == "modtool.api.converting":
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+sys.argv = ["modtool", "convert", "x.pth", "-o", "y.pth"]
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+from modtool.__main__ import main
+main()
+"""
+    command = [sys.executable, "-c", program]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert (tmp_path / "y.pth").exists()
