@@ -3,12 +3,16 @@
 import io
 
 import pytest
+import torch
 from rich.console import Console
 from torch import nn
 
 from modtool.api.inspecting import summary
-from modtool.cli.terminal import drawn, rich_table, tree_lines
+from modtool.cli.terminal import drawn, rich_table, sheet, tree_lines
+from modtool.live.inputs import parse_inputs
+from modtool.live.trace import trace
 from modtool.report.tables import Column, Report, Table
+from modtool.report.tracing import trace_report
 
 
 @pytest.mark.parametrize(
@@ -43,7 +47,7 @@ def test_a_tuple_is_not_torn() -> None:
 def test_a_table_of_eighty_columns() -> None:
     model = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Linear(16, 10))
     console = Console(width=80, file=io.StringIO(), no_color=True)
-    console.print(rich_table(summary(model).tables[0], 80))
+    console.print(rich_table(sheet(summary(model).tables[0]), 80))
     assert isinstance(console.file, io.StringIO)
     assert [line.rstrip() for line in console.file.getvalue().splitlines()] == [
         "module                             parameters  trainable  shape",
@@ -63,25 +67,94 @@ def test_a_code_is_not_broken_where_there_is_room_for_it() -> None:
     columns = target, Column("code", "code", "", "word"), finding
     table = Table(columns, (("folder/of/the/checkpoint.pth", "saved-in-train-mode", "a " * 20),))
     console = Console(width=56, file=io.StringIO(), no_color=True)
-    console.print(rich_table(table, 56))
+    console.print(rich_table(sheet(table), 56))
     assert isinstance(console.file, io.StringIO)
     lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
     assert lines[1].split()[1] == "saved-in-train-mode"
     assert max(map(len, lines)) <= 56
     narrow = Console(width=40, file=io.StringIO(), no_color=True)
-    narrow.print(rich_table(table, 40))
+    narrow.print(rich_table(sheet(table), 40))
     assert isinstance(narrow.file, io.StringIO)
     assert max(map(len, narrow.file.getvalue().splitlines())) == 40
 
 
-def test_names_stay_where_numbers_leave_no_room_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_columns_that_have_no_room_beside_the_others_follow_below(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     numbers = [Column(text, text, "", "number") for text in ("mean before", "std before", "mean")]
     table = Table((Column("name", "tensor", ""), *numbers), (("backbone.0.weight", 1.5, 2.5, 3.5),))
-    monkeypatch.setenv("COLUMNS", "30")
-    assert drawn(Report(dict, lambda: (table,)), color=False).splitlines() == [
-        "tensor            mean before  std before  mean",
-        "backbone.0.weigh          1.5         2.5   3.5",
-        "t                                              ",
+    monkeypatch.setenv("COLUMNS", "35")
+    assert [line.rstrip() for line in drawn_lines(table)] == [
+        "tensor             mean before",
+        "backbone.0.weight          1.5",
+        "",
+        "tensor             std before  mean",
+        "backbone.0.weight         2.5   3.5",
+        "",
+        "",
+    ]
+
+
+def drawn_lines(*tables: Table) -> list[str]:
+    return drawn(Report(dict, lambda: tables), color=False).splitlines()
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cross_attention_projection = nn.MultiheadAttention(16, 2, batch_first=True)
+        self.feed_forward_intermediate = nn.Linear(16, 16)
+
+    def forward(self, queries: torch.Tensor, memory_of_encoder: torch.Tensor) -> object:
+        x, weights = self.cross_attention_projection(queries, memory_of_encoder, memory_of_encoder)
+        return self.feed_forward_intermediate(x), weights
+
+
+def test_a_trace_of_long_names_stays_within_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "72")
+    model = Block()
+    found = trace(model, parse_inputs(["2,5,16", "2,7,16"], model))
+    (table,) = trace_report(found).tables
+    assert [line.rstrip() for line in drawn_lines(table)] == [
+        "call                      input           output      parameters    MACs",
+        "(model)                   queries [2, 5,  [2, 5, 16]       1,360  17,088",
+        "                          16]             [2, 5, 7]",
+        "                          memory_of_enco",
+        "                          der [2, 7, 16]",
+        "  cross_attention_projec  [2, 5, 16]      [2, 5, 16]       1,088  14,528",
+        "      tion:               [2, 7, 16]      [2, 5, 7]",
+        "      MultiheadAttention  [2, 7, 16]",
+        "  feed_forward_intermedi  [2, 5, 16]      [2, 5, 16]         272   2,560",
+        "      ate: Linear",
+        "",
+        "",
+    ]
+
+
+def test_statistics_stand_beside_the_outputs_that_they_are_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    model = Block().requires_grad_(False)
+    for each in model.parameters():
+        each.zero_()
+    found = trace(model, parse_inputs(["2,5,16", "2,7,16"], model), statistics=True)
+    (table,) = trace_report(found).tables
+    assert [line.rstrip() for line in drawn_lines(table)] == [
+        "call                         output        mean  std     min",
+        "(model)                      [2, 5, 16]       0    0       0",
+        "                             [2, 5, 7]   0.1429    0  0.1429",
+        "  cross_attention_projectio  [2, 5, 16]       0    0       0",
+        "      n: MultiheadAttention  [2, 5, 7]   0.1429    0  0.1429",
+        "  feed_forward_intermediate  [2, 5, 16]       0    0       0",
+        "      : Linear",
+        "",
+        "call                                    max  zeros  NaN  Inf",
+        "(model)                                   0      1    0    0",
+        "                                     0.1429      0    0    0",
+        "  cross_attention_projection:             0      1    0    0",
+        "      MultiheadAttention             0.1429      0    0    0",
+        "  feed_forward_intermediate: Linear       0      1    0    0",
         "",
         "",
     ]

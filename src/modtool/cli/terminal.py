@@ -2,6 +2,8 @@
 
 import io
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from textwrap import wrap
 
@@ -27,9 +29,10 @@ def drawn(report: Report, *, color: bool) -> str:
     )
     usual = console()
     for table in report.tables:
-        if table.rows:
-            wide = console(width=max(usual.width, least_width(table)))
-            wide.print(rich_table(table, wide.width))
+        for part in parts(sheet(table), usual.width) if table.rows else ():
+            floors = next((each for each in FLOORS if least(part, each) <= usual.width), FLOORS[0])
+            wide = console(width=max(usual.width, least(part, floors)))
+            wide.print(rich_table(part, wide.width, floors))
             usual.print()
     for sentence in report.sentences:
         usual.print(Text(clean(sentence), style="dim"))
@@ -39,83 +42,134 @@ def drawn(report: Report, *, color: bool) -> str:
     return text.getvalue()
 
 
-def least_width(table: Table, *, words: bool = False) -> int:
-    """What a table needs when its names are folded: where even that is too much, lines run on.
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A table as text, column by column.
+
+    Attributes:
+        title: Stands above it.
+        columns: What they are.
+        texts: The cells of each.
+        longest: How wide each is when nothing in it is folded.
+    """
+
+    title: str | None
+    columns: tuple[Column, ...]
+    texts: tuple[list[str], ...]
+    longest: tuple[int, ...]
+
+
+def sheet(table: Table) -> Sheet:
+    """A table as text."""
+    texts = tuple(
+        [cell_text(row[index], column) for row in table.rows]
+        for index, column in enumerate(table.columns)
+    )
+    longest = tuple(
+        longest_line([column.title, *each])
+        for column, each in zip(table.columns, texts, strict=True)
+    )
+    return Sheet(table.title, table.columns, texts, longest)
+
+
+def longest_line(texts: list[str]) -> int:
+    """How many characters the longest line of some texts has."""
+    return max(len(line) for text in texts for line in text.split("\n"))
+
+
+def parts(whole: Sheet, width: int) -> Iterator[Sheet]:
+    """A table; where it is too wide, one after the other, each with the first column and others."""
+    while len(whole.columns) > 2 and least(whole, FLOORS[-1]) > width:
+        counts = range(len(whole.columns) - 1, 1, -1)
+        few = next((each for each in counts if least(cut(whole, 1, each), FLOORS[0]) <= width), 2)
+        yield cut(whole, 1, few)
+        whole = cut(whole, few, len(whole.columns))
+    yield whole
+
+
+def cut(whole: Sheet, start: int, stop: int) -> Sheet:
+    """The first column of a table, and some of the others."""
+    return Sheet(
+        whole.title,
+        (whole.columns[0], *whole.columns[start:stop]),
+        (whole.texts[0], *whole.texts[start:stop]),
+        (whole.longest[0], *whole.longest[start:stop]),
+    )
+
+
+def least(part: Sheet, floors: tuple[int, int], *, words: bool = False) -> int:
+    """What a table needs when its names are folded.
 
     Args:
-        table: Any table.
+        part: The table.
+        floors: How far they are, see `FLOORS`.
         words: Whether what is a word stays whole.
     """
-    total = 2 * (len(table.columns) - 1)
-    for index, column in enumerate(table.columns):
-        texts = [column.title, *(cell_text(row[index], column) for row in table.rows)]
-        longest = max(len(line) for text in texts for line in text.split("\n"))
+    total = 2 * (len(part.columns) - 1)
+    for column, longest in zip(part.columns, part.longest, strict=True):
         whole = column.unit in RIGHT or (words and column.unit == "word")
-        total += longest if whole else min(longest, FOLDED[column.unit == "tree"])
+        total += longest if whole else min(longest, floors[column.unit == "tree"])
     return total
 
 
-# How wide a column of text stays, and one that is a tree.
-FOLDED = (16, 24)
+# How wide a column of text stays, and one that is a tree: where there is room, and where not.
+FLOORS = ((16, 24), (10, 24), (10, 16))
 
 
-def rich_table(table: Table, width: int) -> RichTable:
+def rich_table(part: Sheet, width: int, floors: tuple[int, int] = FLOORS[0]) -> RichTable:
     """One table; names give way before lists do, and numbers are never cut."""
     made = RichTable(
-        title=table.title,
+        title=part.title,
         title_justify="left",
         title_style="bold",
         box=None,
         pad_edge=False,
         header_style="dim",
     )
-    words = least_width(table, words=True) <= width
-    for column in table.columns:
-        right = column.unit in RIGHT
-        whole = right or (words and column.unit == "word")
+    words = least(part, floors, words=True) <= width
+    shown: list[list[str]] = []
+    for column, texts in zip(part.columns, part.texts, strict=True):
+        right, is_tree = column.unit in RIGHT, column.unit == "tree"
+        if is_tree:
+            room = max(width - without_tree(part), floors[True])
+            texts = ["\n".join(tree_lines(text, room)) for text in texts]
         made.add_column(
-            column.title, justify="right" if right else "left", no_wrap=whole, overflow="fold"
+            column.title,
+            justify="right" if right else "left",
+            no_wrap=right or (words and column.unit == "word"),
+            overflow="fold",
+            width=longest_line([column.title, *texts]) if is_tree else None,
         )
-    cells = [
-        [cell_text(value, column) for value, column in zip(row, table.columns, strict=True)]
-        for row in table.rows
-    ]
-    room = tree_width(table, cells, width)
-    for row in cells:
-        made.add_row(
-            *(cell(text, column, room) for text, column in zip(row, table.columns, strict=True))
-        )
+        shown.append(texts)
+    for row in zip(*shown, strict=True):
+        made.add_row(*map(cell, row, part.columns))
     return made
 
 
+def without_tree(part: Sheet) -> int:
+    """What all columns take that are no tree, with the gaps between them."""
+    columns = zip(part.columns, part.longest, strict=True)
+    return sum(longest + 2 for column, longest in columns if column.unit != "tree")
+
+
 def cell_text(value: object, column: Column) -> str:
-    """The text of a cell; a list of shapes has a line for each."""
+    """The text of a cell; a list of shapes, or of what goes with them, has a line for each."""
     text = value_text(value, column.unit)
+    if column.unit == "number":
+        return text.replace(", ", "\n")
     return text.replace("], ", "]\n") if column.key in LISTS else text
 
 
 LISTS = frozenset({"shape", "inputs", "outputs", "gradients"})
 
 
-def tree_width(table: Table, cells: list[list[str]], width: int) -> int:
-    """What is left of the terminal for the column that is a tree."""
-    others = 0
-    for index, column in enumerate(table.columns):
-        if column.unit != "tree":
-            lines = [line for row in cells for line in row[index].split("\n")]
-            others += max(map(len, [column.title, *lines])) + 2
-    return max(width - others, FOLDED[True])
-
-
-def cell(text: str, column: Column, room: int) -> Text:
-    """One cell; in the tree, class names stand out and long settings hang below the name."""
-    if column.unit != "tree":
-        made = Text(text)
-        if text in ("0", "–", "0 B"):
-            made.stylize("dim")
-        return made
-    made = Text("\n".join(tree_lines(text, room)))
-    made.highlight_regex(r"\w+(?=\()", style="cyan")
+def cell(text: str, column: Column) -> Text:
+    """One cell; in the tree, class names stand out."""
+    made = Text(text)
+    if column.unit == "tree":
+        made.highlight_regex(r"\w+(?=\()", style="cyan")
+    elif text in ("0", "–", "0 B"):
+        made.stylize("dim")
     return made
 
 
