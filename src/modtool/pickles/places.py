@@ -11,7 +11,7 @@ from modtool.pickles.display import key_text
 from modtool.pickles.modules import module_parts
 from modtool.pickles.optimizers import saved_optimizer
 from modtool.pickles.plain import CONTAINERS, attributes_of, breadth, items_of, mapping_of
-from modtool.pickles.symbols import Call, Global
+from modtool.pickles.symbols import Call, Global, PersistentId
 from modtool.pickles.torch_objects import Tensors
 
 __all__ = ["Places", "entries"]
@@ -77,6 +77,8 @@ class Places:
                     if known is None:
                         self.names += NAMES_OF_A_TENSOR
                         parents[id(item)] = NOBODY
+                elif type(item) is PersistentId:
+                    continue  # of no storage: it holds nothing
                 elif known is None:
                     parents[id(item)] = [key]
                     pending.append((item, depth + 1))

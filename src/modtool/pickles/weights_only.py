@@ -212,7 +212,9 @@ def obstacles(pickle: Pickle) -> Iterator[Obstacle]:
     for call in pickle.calls:
         yield from obstacles_of_call(call)
     for identifier in pickle.persistent_ids:
-        yield from obstacle_of_persistent_id(identifier)
+        found = obstacle_of_persistent_id(identifier)
+        if found is not None:
+            yield found
 
 
 def mapped(symbol: Global) -> str:
@@ -285,7 +287,7 @@ def obstacle_of_state(call: Call, name: str) -> Iterator[Obstacle]:
         yield Obstacle("a state is given to bytes", possible=False)
 
 
-def obstacle_of_persistent_id(identifier: PersistentId) -> Iterator[Obstacle]:
+def obstacle_of_persistent_id(identifier: PersistentId) -> Obstacle | None:
     """References to anything but storages; the classes of old full-model saves are such."""
     value = identifier.value
     kind = value[0] if isinstance(value, tuple) and value else None
@@ -293,11 +295,11 @@ def obstacle_of_persistent_id(identifier: PersistentId) -> Iterator[Obstacle]:
         kind = kind.decode("ascii", "replace")
     if kind != "storage":
         what = kind if isinstance(kind, str) else type(value).__name__
-        yield Obstacle(f"a persistent id of {what!r}, not of a storage", possible=False)
-        return
+        return Obstacle(f"a persistent id of {what!r}, not of a storage", possible=False)
     match value:
         case (_, Global(name="UntypedStorage"), _, _, _, _):  # it is asked for a dtype
-            yield Obstacle("an untyped storage in a legacy file", possible=False)
+            return Obstacle("an untyped storage in a legacy file", possible=False)
+    return None
 
 
 def refused(reasons: Iterable[str]) -> WeightsOnly:
