@@ -238,3 +238,25 @@ def test_a_set_of_which_one_file_is_cut(
         {"name": lost[0], "why": "lost: its bytes are not in the file"}
     ]
     assert load_file(tmp_path / "rest.safetensors").keys() == {"a", "b", "c"} - set(lost)
+
+
+def test_damage_right_behind_the_pickle_leaves_its_names(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    save_zip(path)
+    whole = path.read_bytes()
+    end = whole.index(b"PK\x07\x08")  # of data.pkl, which torch writes first
+    path.write_bytes(whole[:end] + b"damaged!" + whole[end + 8 : -22])
+    found = open_checkpoint(str(path), truncated=True)
+    assert [tensor.name for tensor in found.tensors] == list(STATE)
+    lost = [each.key for each in found.storages.values() if is_lost(each)]
+    assert lost == ["0", "1", "3"]  # the empty one has nothing to lose
+
+
+def test_of_two_archives_in_a_row_the_first_counts(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    torch.save({"w": torch.tensor([1.0, 2.0])}, path)
+    chain = path.read_bytes().partition(b"PK\x01\x02")[0]  # without the central directory
+    torch.save({"v": torch.tensor([3.0])}, path)
+    path.write_bytes(chain + path.read_bytes().partition(b"PK\x01\x02")[0])
+    found = open_checkpoint(str(path), truncated=True)
+    assert [(tensor.name, tensor.shape) for tensor in found.tensors] == [("w", (2,))]

@@ -38,13 +38,15 @@ def read(reader: Reader) -> Checkpoint:
     Raises:
         TruncatedFileError: It ends inside `data.pkl`, or is an archive of another kind.
     """
+    members: dict[str, Member] = {}
     with mapped(reader, reader.size) as data:
-        members = {member.name: member for member in chain(reader, data)}
+        for member in chain(reader, data):
+            members.setdefault(member.name, member)  # of two, torch reads the first
     return torch_zip.read_archive(reader, Directory(members, 0, 0), lost=True)
 
 
 def chain(reader: Reader, data: mmap) -> Iterator[Member]:
-    """The members that are whole, one after the other."""
+    """The members that are whole, one after the other; `data.pkl` whatever follows it."""
     first = header_at(data, 0)
     if first is None or not first[0].endswith("/data.pkl"):
         raise no_directory(reader)
@@ -59,7 +61,8 @@ def chain(reader: Reader, data: mmap) -> Iterator[Member]:
     folder = name.removesuffix(".pkl")
     ids = filter(None, map(storage_id, pickle.persistent_ids))
     sizes = {f"{folder}/{found.key}": found.nbytes for found in ids}
-    sizes[name] = pickle.end - start
+    sizes[name] = size = pickle.end - start
+    yield Member(name, STORED, 0, size, size, 0, False, pickle.end)
     yield from members(data, sizes)
 
 
