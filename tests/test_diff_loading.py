@@ -364,7 +364,78 @@ def test_nothing_is_suggested_where_nothing_helps(tmp_path: Path) -> None:
     assert (fit.fix, fit.fixed, fit.unexpected) == (None, False, 10)
 
 
-KINDS = ["drop", "add", "reshape", "flatten", "cast", "meta", "sparse"]
+class Extra(nn.Linear):
+    """Has an entry of its own beside its tensors."""
+
+    def get_extra_state(self) -> object:
+        return {"version": 1}
+
+    def set_extra_state(self, state: object) -> None:
+        pass
+
+
+PLAIN: dict[str, tuple[Callable[[], nn.Module], Callable[[State], object], dict[str, object]]] = {
+    "values": (
+        lambda: nn.Linear(2, 2),
+        lambda s: {**s, "epoch": 3, "args": {"lr": 0.1, "sizes": [1, 2]}},
+        {"epoch": 3, "args": {"lr": 0.1, "sizes": [1, 2]}},
+    ),
+    "its own": (lambda: Extra(2, 2), lambda s: s, {}),
+    "another's": (
+        lambda: nn.Linear(2, 2),
+        lambda s: Extra(2, 2).state_dict(),
+        {"_extra_state": {"version": 1}},
+    ),
+}
+
+
+@pytest.mark.parametrize("section", [None, "model"])
+@pytest.mark.parametrize("kind", PLAIN)
+def test_what_is_no_tensor_is_unexpected(tmp_path: Path, kind: str, section: str | None) -> None:
+    make, change, unexpected = PLAIN[kind]
+    broken = change(make().state_dict())
+    torch.save({section: broken, "epoch": 5} if section else broken, tmp_path / "x.pth")
+    if unexpected:
+        with pytest.raises(RuntimeError, match="Unexpected key"):
+            make().load_state_dict(broken)  # type: ignore[arg-type]
+    else:
+        make().load_state_dict(broken)  # type: ignore[arg-type]
+    found = diff(make(), tmp_path / "x.pth")
+    assert {change.name: change.b for change in found.values} == unexpected
+    assert found.fit is not None
+    assert (found.fit.unexpected, found.fit.loads) == (len(unexpected), not unexpected)
+    assert found.same == (not unexpected)
+    told = check(tmp_path / "x.pth", model=make(), select=["does-not-load"]).findings
+    assert [each.message.partition("it: ")[2] for each in told] == (
+        [f"{len(unexpected)} unexpected ({', '.join(unexpected)})"] if unexpected else []
+    )
+
+
+def test_a_row_for_what_is_no_tensor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("model.py").write_text("from torch import nn\nnet = nn.Linear(2, 2)\n")
+    torch.save({**nn.Linear(2, 2).state_dict(), "epoch": 3}, "x.pth")
+    assert run(["diff", "model.py", "x.pth"]) == 1
+    assert [line.split() for line in capsys.readouterr().out.splitlines() if line][2:] == [
+        ["epoch", "unexpected", "–", "3", "a", "plain", "value", "among", "the", "tensors"],
+        ["load_state_dict", "would", "refuse", "it"],
+        ["in", "both", "2", "missing", "0", "unexpected", "1", "mismatched", "0"],
+    ]
+
+
+def test_a_lone_old_batchnorm_is_filled_in(tmp_path: Path) -> None:
+    old = dict(nn.BatchNorm1d(2).state_dict())
+    del old["num_batches_tracked"]
+    nn.BatchNorm1d(2).load_state_dict(old)
+    torch.save(old, tmp_path / "x.pth")
+    found = diff(nn.BatchNorm1d(2), tmp_path / "x.pth")
+    assert [each.code for each in found.notes] == ["filled-on-load"]
+    assert found.same
+
+
+KINDS = ["drop", "add", "reshape", "flatten", "cast", "meta", "sparse", "value"]
 EDITS = st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 8)), max_size=3)
 
 
@@ -386,6 +457,8 @@ def test_it_agrees_with_load_state_dict(
             broken[name] = torch.zeros(broken[name].numel())
         elif what == "meta":
             broken[name] = broken[name].to("meta")
+        elif what == "value":
+            broken[f"{name}_{index}"] = torch.Size([index])  # type: ignore[assignment]
         elif what == "sparse":
             broken[name] = torch.ones(broken[name].shape).to_sparse()
         else:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from modtool.diff.counters import filled_in
 from modtool.diff.fitting import explained_pairs, explained_singles, fit_of, misfits
+from modtool.diff.plain_entries import plain_entries
 from modtool.diff.records import Differences, Measure, Pair, Side, Single, Tolerance, Verdict
 from modtool.diff.renamings import Found, likely_renamings
 from modtool.diff.sides import Entries, entries_of, named_anew, only, without_prefixes
@@ -91,9 +92,10 @@ def compare_structure(a: Checkpoint, b: Checkpoint, options: Options) -> Differe
         notes=tuple(warnings(a, b)),
     )
     if model:
-        fit = fit_of(pairs, singles, found, model, both[old][0], options.words)
+        plain = () if options.only else tuple(plain_entries(both[model][0], both[old][0], old))
+        fit = fit_of(pairs, singles, found, model, both[old][0], plain, options.words)
         told = (*made.notes, *cast_notes(pairs), *counter_notes(counters))
-        return replace(made, fit=fit, notes=told)
+        return replace(made, fit=fit, values=plain, notes=told)
     return beside_tensors(made, (a, left), (b, right), options)
 
 

@@ -15,8 +15,8 @@ from modtool.records import Checkpoint
 
 __all__ = ["filled_in"]
 
-COUNTER = ".num_batches_tracked"
-BESIDE = ".running_mean"
+COUNTER = "num_batches_tracked"
+BESIDE = "running_mean"
 SINCE = 2
 
 
@@ -33,9 +33,10 @@ def filled_in(
     """
     found = []
     for single in singles:
-        beside = entries.get(f"{single.name.removesuffix(COUNTER)}{BESIDE}")
-        if single.side == model and single.name.endswith(COUNTER) and beside is not None:
-            path = beside.name.removesuffix(BESIDE)
+        above, dot, last = single.name.rpartition(".")
+        beside = entries.get(f"{above}{dot}{BESIDE}")
+        if single.side == model and last == COUNTER and beside is not None:
+            path = beside.name.rpartition(".")[0]
             if version_of(versions(checkpoint, beside.section), path) < SINCE:
                 found.append(single)
     return found

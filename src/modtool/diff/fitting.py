@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from modtool.diff.records import Fit, Pair, Side, Single
+from modtool.diff.records import Fit, Pair, Side, Single, ValueChange
 from modtool.diff.renamings import Found
 from modtool.diff.sides import Entries
 from modtool.records import Checkpoint, TensorInfo
@@ -138,6 +138,7 @@ def fit_of(
     found: Found,
     model: Side,
     checkpoint: Checkpoint,
+    plain: Sequence[ValueChange],
     given: Sequence[str],
 ) -> Fit:
     """How well a checkpoint fits a model, and the command that makes it fit better.
@@ -148,6 +149,7 @@ def fit_of(
         found: Names that were likely changed.
         model: The side that is the model.
         checkpoint: The other side.
+        plain: What that has beside tensors.
         given: What convert is to be told anyway, as words of a command line.
     """
     missing = [single for single in singles if single.side == model]
@@ -164,11 +166,14 @@ def fit_of(
     fit = Fit(
         model,
         len(missing),
-        len(unexpected),
+        len(unexpected) + len(plain),
         len(mismatched),
         section=models[0] if len(models) == 1 else None,
         whole=checkpoint.kind == "full_model",
-        fixed=not mismatched and dropped == surplus and all(one.likely for one in missing),
+        fixed=not mismatched
+        and not plain
+        and dropped == surplus
+        and all(one.likely for one in missing),
     )
     parts = bool(models) or checkpoint.kind == "full_model"
     kept = len(pairs) - len(mismatched) + sum(single.likely is not None for single in unexpected)

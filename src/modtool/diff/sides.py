@@ -13,7 +13,15 @@ from modtool.plan import types_of
 from modtool.plan.renames import completed, unwrapped
 from modtool.records import Checkpoint, TensorInfo
 
-__all__ = ["Entries", "automatic", "entries_of", "named_anew", "only", "without_prefixes"]
+__all__ = [
+    "Entries",
+    "automatic",
+    "entries_of",
+    "model_of",
+    "named_anew",
+    "only",
+    "without_prefixes",
+]
 
 Entries = Mapping[str, TensorInfo]
 """Name -> tensor; names outside the model's section begin with that of their own."""

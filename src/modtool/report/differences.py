@@ -108,10 +108,12 @@ def rows_beside_tensors(differences: Differences) -> Iterator[tuple[object, ...]
     for change in differences.values:
         a, b = (shown(item) for item in (change.a, change.b))
         kind = "value" if len(change.sides) == 2 else f"value only in {change.sides[0].upper()}"
-        sides = change.sides
+        sides, reason = change.sides, ""
+        if differences.fit is not None:
+            kind, reason = "unexpected", "a plain value among the tensors"
         if len(sides) == 2 and a == b:
             kind = f"value {apart(change.a, change.b)}"
-        yield change.name, kind, a if "a" in sides else None, b if "b" in sides else None, ""
+        yield change.name, kind, a if "a" in sides else None, b if "b" in sides else None, reason
     for module in differences.modules:
         yield module.path, "module", module.a, module.b, ""
 
