@@ -607,6 +607,51 @@ def test_a_table_of_statistics(modtool: Modtool) -> None:
     assert rows[3][-1] == "2 of 4"
 
 
+BLOCKS = """
+import torch
+from torch import inf, nan, nn
+
+class Block(nn.Module):
+    def __init__(self, values):
+        super().__init__()
+        self.values = nn.Parameter(torch.tensor([values, values]))
+        self.act = nn.ReLU()
+    def forward(self, x):
+        self.act(self.values)
+        return self.values
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        rows = [1., -1, 3, 0], [2., 0, 4, 1], [inf, nan, 1, 1]
+        self.layers = nn.ModuleList(map(Block, rows))
+    def forward(self, x):
+        return sum(layer(x) for layer in self.layers)
+"""
+
+
+def test_a_run_of_blocks_has_the_statistics_of_all_their_elements(modtool: Modtool) -> None:
+    Path("model.py").write_text(BLOCKS)
+    options = ("--stats", "--backward", "--collapse", "--format", "csv")
+    ran = modtool("trace", "model.py:Net", *shapes("1"), *options)
+    _, blocks, act = csv.DictReader(io.StringIO(ran.out))
+    assert blocks["call"] == "layers.[0-2]: Block"
+    finite = torch.tensor([1, -1, 3, 0, 2, 0, 4, 1, 1, 1], dtype=torch.float64)
+    figures = {key: float(blocks[key]) for key in ("mean", "std", "min", "max", "norms")}
+    assert figures == pytest.approx(
+        {
+            "mean": 1.2,
+            "std": float(finite.std(correction=0)),
+            "min": -1,
+            "max": 4,
+            "norms": 24**0.5,  # of as many ones
+        }
+    )
+    shares = [float(blocks[key]) for key in ("zeros", "nan", "inf")]
+    assert shares == pytest.approx([2 / 12, 1 / 12, 1 / 12])
+    assert act["dead"] == "3 of 12"
+
+
 def test_times(modtool: Modtool) -> None:
     made = document(
         modtool("trace", example("mlp"), *shapes("32,784"), "--time", "--repeat", "3", "--json")

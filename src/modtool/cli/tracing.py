@@ -110,7 +110,8 @@ Leaves = Annotated[
 Collapse = Annotated[
     bool,
     typer.Option(
-        "--collapse", help="A run of identical blocks as one row, layers.[0-79], with their sums."
+        "--collapse",
+        help="A run of identical blocks as one row, layers.[0-79]: sums, and statistics of all.",
     ),
 ]
 

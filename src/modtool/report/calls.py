@@ -3,9 +3,10 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import fsum, hypot, sqrt
 
 from modtool.patterns import select
-from modtool.traces import ModuleCall, TracedTensor
+from modtool.traces import ModuleCall, Statistics, TracedTensor
 
 __all__ = ["Row", "rows_of", "runs_in"]
 
@@ -17,7 +18,7 @@ class Row:
     """A call, or a run of identical ones, with the calls inside of it.
 
     Attributes:
-        call: The call; of a run, figures are sums and the path is `layers.[0-79]`.
+        call: The call; of a run, figures are those of all together and the path is `layers.[0-79]`.
         label: The module's name inside of the call above.
         depth: How far to indent it.
         children: The calls inside.
@@ -186,11 +187,62 @@ def merged(rows: Sequence[Row], old: str, new: str) -> Row:
         parameters=sum(row.call.parameters for row in rows),
         macs=sum(row.call.macs for row in rows),
         seconds=sum(seconds) if seconds else None,
-        outputs=tuple(replace(each, statistics=None) for each in call.outputs),
-        gradients=call.gradients and tuple(replace(each, norm=None) for each in call.gradients),
-        dead=None,
+        outputs=together([row.call.outputs for row in rows]),
+        gradients=call.gradients and together([row.call.gradients or () for row in rows]),
+        dead=added([row.call.dead for row in rows]),
     )
     children = zip(*(row.children for row in rows), strict=True)
     return replace(
         rows[0], call=summed, children=tuple(merged(each, old, new) for each in children)
     )
+
+
+def together(outputs: Sequence[Sequence[TracedTensor]]) -> tuple[TracedTensor, ...]:
+    """The outputs of calls that are alike, each with its figures over all the calls."""
+    return tuple(
+        replace(
+            same[0],
+            statistics=pooled([each.statistics for each in same]),
+            norm=total_norm([each.norm for each in same]),
+        )
+        for same in zip(*outputs, strict=True)
+    )
+
+
+def total_norm(norms: Sequence[float | None]) -> float | None:
+    """The norm of all elements together."""
+    known = [norm for norm in norms if norm is not None]
+    return hypot(*known) if len(known) == len(norms) else None
+
+
+def added(dead: Sequence[tuple[int, int] | None]) -> tuple[int, int] | None:
+    """Dead units among all units."""
+    known = [each for each in dead if each is not None]
+    if not known or len(known) < len(dead):
+        return None
+    return sum(each[0] for each in known), sum(each[1] for each in known)
+
+
+def pooled(statistics: Sequence[Statistics | None]) -> Statistics | None:
+    """What the elements of tensors of one shape are like, taken together."""
+    known = [each for each in statistics if each is not None]
+    if not known or len(known) < len(statistics):
+        return None
+    count = len(known)
+    zeros, nan, inf = (
+        fsum(getattr(each, key) for each in known) / count for key in ("zeros", "nan", "inf")
+    )
+    # Mean and deviation are those of the finite elements.
+    parts = [
+        (1 - each.nan - each.inf, each.mean, each.std)
+        for each in known
+        if each.mean is not None and each.std is not None
+    ]
+    whole = fsum(share for share, _, _ in parts)
+    if not parts or whole <= 0:
+        return Statistics(None, None, None, None, zeros, nan, inf)
+    mean = fsum(share * each for share, each, _ in parts) / whole
+    spread = fsum(share * (std**2 + (each - mean) ** 2) for share, each, std in parts) / whole
+    low = min(each.min for each in known if each.min is not None)
+    high = max(each.max for each in known if each.max is not None)
+    return Statistics(mean, sqrt(spread), low, high, zeros, nan, inf)

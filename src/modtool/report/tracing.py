@@ -35,7 +35,7 @@ def trace_report(
         depth: Calls deeper than this are left out of the table.
         only: Patterns of module names: other calls are left out of the table.
         leaves: Calls that others ran inside of are left out of the table.
-        collapse: A run of identical blocks is one row, with their sums.
+        collapse: A run of identical blocks is one row, with figures of all together.
     """
     shown = chosen("calls", columns or usual(trace))
     rows = rows_of(trace.calls, depth=depth, only=only, leaves=leaves, collapse=collapse)
