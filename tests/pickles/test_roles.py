@@ -363,6 +363,20 @@ def test_each_of_two_nets_has_a_tree_and_figures_of_its_own(tmp_path: Path) -> N
     assert [(each["path"], each["parameters"]) for each in alone] == [("", 20), ("0", 20)]
 
 
+def test_a_net_and_the_weights_of_another_are_drawn_together(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    discriminator = nn.Sequential(nn.Linear(3, 2)).state_dict()
+    opened(path, {"D": discriminator, "G": nn.Sequential(nn.Linear(9, 2))})
+    (table, *_) = summary(str(path), columns=["path", "type", "parameters"]).tables
+    assert table.rows == (
+        ("", None, 28),
+        ("D", None, 8),
+        ("D.0", None, 8),
+        ("G", "Sequential", 20),
+        ("G.0", "Linear", 20),
+    )
+
+
 def test_two_nets_of_the_same_names_are_drawn_apart(tmp_path: Path) -> None:
     path = tmp_path / "x.pth"
     opened(path, {"G": weights(), "D": {"0.weight": torch.ones(9, 2)}})

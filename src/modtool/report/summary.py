@@ -82,20 +82,29 @@ def module_trees(checkpoint: Checkpoint) -> tuple[ModuleNode, ...]:
     modules = checkpoint.model_modules
     if not modules or len(checkpoint.model_sections) < 2:
         return modules
-    trees = (
+    trees = (tree_of(checkpoint, section) for section in checkpoint.model_sections)
+    return (ModuleNode(""), *(node for tree in trees for node in tree))
+
+
+def tree_of(checkpoint: Checkpoint, section: str) -> list[ModuleNode]:
+    """One of several models in the tree of all: its modules, or what its names draw."""
+    modules = [node for node in checkpoint.model_modules if node.section == section]
+    if not modules:
+        tensors = [each for each in checkpoint.model_tensors if each.section == section]
+        return list(modules_named(below_sections(tensors))[1:])
+    return [
         replace(
             node,
-            path=below(node.section, node.path),
-            alias_of=None if node.alias_of is None else below(node.section, node.alias_of),
+            path=below(section, node.path),
+            alias_of=None if node.alias_of is None else below(section, node.alias_of),
         )
         for node in modules
-    )
-    return (ModuleNode(""), *trees)
+    ]
 
 
-def below(section: str | None, path: str) -> str:
+def below(section: str, path: str) -> str:
     """The path of a module in one tree of several models."""
-    return f"{section}.{path}" if path else str(section)
+    return f"{section}.{path}" if path else section
 
 
 def modules_named(tensors: Sequence[TensorInfo]) -> tuple[ModuleNode, ...]:
@@ -228,7 +237,7 @@ def module_table(
     split: bool,
 ) -> Table:
     """A row for every module that is not folded away."""
-    typed = any(node.type is not None for node in modules[:2])
+    typed = any(node.type is not None for node in modules)
     usual = (*(MODULE_DEFAULT if typed else NAMES_DEFAULT), *(("chunks",) if split else ()))
     columns = chosen("modules", keys or usual)
     own: dict[str, list[TensorInfo]] = {}
