@@ -107,7 +107,7 @@ class Block(nn.Module):
 
     def forward(self, queries: torch.Tensor, memory_of_encoder: torch.Tensor) -> object:
         x, weights = self.cross_attention_projection(queries, memory_of_encoder, memory_of_encoder)
-        return self.feed_forward_intermediate(x), weights
+        return {"decoded": self.feed_forward_intermediate(x), "weights": weights}
 
 
 def test_a_trace_of_long_names_stays_within_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,15 +116,16 @@ def test_a_trace_of_long_names_stays_within_the_terminal(monkeypatch: pytest.Mon
     found = trace(model, parse_inputs(["2,5,16", "2,7,16"], model))
     (table,) = trace_report(found).tables
     assert [line.rstrip() for line in drawn_lines(table)] == [
-        "call                      input           output      parameters    MACs",
-        "(model)                   queries [2, 5,  [2, 5, 16]       1,360  17,088",
-        "                          16]             [2, 5, 7]",
-        "                          memory_of_enco",
-        "                          der [2, 7, 16]",
-        "  cross_attention_projec  [2, 5, 16]      [2, 5, 16]       1,088  14,528",
-        "      tion:               [2, 7, 16]      [2, 5, 7]",
+        "call                      input         output        parameters    MACs",
+        "(model)                   queries [2,   decoded [2,        1,360  17,088",
+        "                          5, 16]        5, 16]",
+        "                          memory_of_en  weights [2,",
+        "                          coder [2, 7,  5, 7]",
+        "                          16]",
+        "  cross_attention_projec  [2, 5, 16]    [2, 5, 16]         1,088  14,528",
+        "      tion:               [2, 7, 16]    [2, 5, 7]",
         "      MultiheadAttention  [2, 7, 16]",
-        "  feed_forward_intermedi  [2, 5, 16]      [2, 5, 16]         272   2,560",
+        "  feed_forward_intermedi  [2, 5, 16]    [2, 5, 16]           272   2,560",
         "      ate: Linear",
         "",
         "",
@@ -141,20 +142,21 @@ def test_statistics_stand_beside_the_outputs_that_they_are_of(
     found = trace(model, parse_inputs(["2,5,16", "2,7,16"], model), statistics=True)
     (table,) = trace_report(found).tables
     assert [line.rstrip() for line in drawn_lines(table)] == [
-        "call                         output        mean  std     min",
-        "(model)                      [2, 5, 16]       0    0       0",
-        "                             [2, 5, 7]   0.1429    0  0.1429",
-        "  cross_attention_projectio  [2, 5, 16]       0    0       0",
-        "      n: MultiheadAttention  [2, 5, 7]   0.1429    0  0.1429",
-        "  feed_forward_intermediate  [2, 5, 16]       0    0       0",
+        "call                         output                mean  std",
+        "(model)                      decoded [2, 5, 16]       0    0",
+        "                             weights [2, 5, 7]   0.1429    0",
+        "  cross_attention_projectio  [2, 5, 16]               0    0",
+        "      n: MultiheadAttention  [2, 5, 7]           0.1429    0",
+        "  feed_forward_intermediate  [2, 5, 16]               0    0",
         "      : Linear",
         "",
-        "call                                    max  zeros  NaN  Inf",
-        "(model)                                   0      1    0    0",
-        "                                     0.1429      0    0    0",
-        "  cross_attention_projection:             0      1    0    0",
-        "      MultiheadAttention             0.1429      0    0    0",
-        "  feed_forward_intermediate: Linear       0      1    0    0",
+        "call                            min     max  zeros  NaN  Inf",
+        "(model)                           0       0      1    0    0",
+        "                             0.1429  0.1429      0    0    0",
+        "  cross_attention_projectio       0       0      1    0    0",
+        "      n: MultiheadAttention  0.1429  0.1429      0    0    0",
+        "  feed_forward_intermediate       0       0      1    0    0",
+        "      : Linear",
         "",
         "",
     ]

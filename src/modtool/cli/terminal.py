@@ -51,12 +51,14 @@ class Sheet:
         columns: What they are.
         texts: The cells of each.
         longest: How wide each is when nothing in it is folded.
+        whole: Whether it never is: figures, and lists with a figure beside each element.
     """
 
     title: str | None
     columns: tuple[Column, ...]
     texts: tuple[list[str], ...]
     longest: tuple[int, ...]
+    whole: tuple[bool, ...]
 
 
 def sheet(table: Table) -> Sheet:
@@ -69,7 +71,11 @@ def sheet(table: Table) -> Sheet:
         longest_line([column.title, *each])
         for column, each in zip(table.columns, texts, strict=True)
     )
-    return Sheet(table.title, table.columns, texts, longest)
+    columns = table.columns
+    figures = [each for each, column in zip(texts, columns, strict=True) if column.unit == "number"]
+    beside = any("\n" in text for each in figures for text in each)
+    whole = tuple(each.unit in RIGHT or (beside and each.key in LISTS) for each in columns)
+    return Sheet(table.title, columns, texts, longest, whole)
 
 
 def longest_line(texts: list[str]) -> int:
@@ -94,6 +100,7 @@ def cut(whole: Sheet, start: int, stop: int) -> Sheet:
         (whole.columns[0], *whole.columns[start:stop]),
         (whole.texts[0], *whole.texts[start:stop]),
         (whole.longest[0], *whole.longest[start:stop]),
+        (whole.whole[0], *whole.whole[start:stop]),
     )
 
 
@@ -106,9 +113,9 @@ def least(part: Sheet, floors: tuple[int, int], *, words: bool = False) -> int:
         words: Whether what is a word stays whole.
     """
     total = 2 * (len(part.columns) - 1)
-    for column, longest in zip(part.columns, part.longest, strict=True):
-        whole = column.unit in RIGHT or (words and column.unit == "word")
-        total += longest if whole else min(longest, floors[column.unit == "tree"])
+    for column, longest, whole in zip(part.columns, part.longest, part.whole, strict=True):
+        stays = whole or (words and column.unit == "word")
+        total += longest if stays else min(longest, floors[column.unit == "tree"])
     return total
 
 
@@ -128,15 +135,15 @@ def rich_table(part: Sheet, width: int, floors: tuple[int, int] = FLOORS[0]) -> 
     )
     words = least(part, floors, words=True) <= width
     shown: list[list[str]] = []
-    for column, texts in zip(part.columns, part.texts, strict=True):
-        right, is_tree = column.unit in RIGHT, column.unit == "tree"
+    for column, texts, whole in zip(part.columns, part.texts, part.whole, strict=True):
+        is_tree = column.unit == "tree"
         if is_tree:
             room = max(width - without_tree(part), floors[True])
             texts = ["\n".join(tree_lines(text, room)) for text in texts]
         made.add_column(
             column.title,
-            justify="right" if right else "left",
-            no_wrap=right or (words and column.unit == "word"),
+            justify="right" if column.unit in RIGHT else "left",
+            no_wrap=whole or (words and column.unit == "word"),
             overflow="fold",
             width=longest_line([column.title, *texts]) if is_tree else None,
         )
