@@ -162,8 +162,24 @@ def test_a_name_in_two_shards_counts_once_from_where_the_index_says(folder: Path
 def test_a_damaged_shard_is_an_error_that_names_it(folder: Path) -> None:
     data = (folder / "b").read_bytes()
     (folder / "b").write_bytes(data[:-1])
-    with pytest.raises(CorruptFileError, match=r"/b: truncated"):
+    with pytest.raises(CorruptFileError) as caught:
         open_checkpoint(index(folder, WEIGHT_MAP))
+    assert caught.value.message == (
+        f"{folder}/b: truncated: its tensors should end at byte {len(data)}, "
+        f"the file at {len(data) - 1}"
+    )
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_damaged_pickle_in_a_shard_is_an_error_that_names_it(folder: Path, legacy: bool) -> None:
+    saved = {"layers.0.weight": torch.ones(3)}
+    torch.save(saved, folder / "b", _use_new_zipfile_serialization=not legacy)
+    data = (folder / "b").read_bytes()
+    (folder / "b").write_bytes(data.replace(b"layers.0.weight", b"\xff" * 15))
+    with pytest.raises(CorruptFileError) as caught:
+        open_checkpoint(index(folder, WEIGHT_MAP))
+    assert caught.value.message.startswith(f"{folder}/b: ")
+    assert "index.json" not in caught.value.message
 
 
 def test_a_pointer_of_git_lfs_in_place_of_a_shard(folder: Path) -> None:

@@ -116,7 +116,7 @@ def complete(checkpoint: Checkpoint) -> Checkpoint:
         if note.code in ("missing-shard", "missing-tensor"):
             raise TargetError(
                 f"{checkpoint.target} is not complete: {note.message}",
-                "put the missing files beside the others; nothing is converted in part",
+                "put the whole files beside the others; nothing is converted in part",
             )
     return checkpoint
 

@@ -89,11 +89,11 @@ def read_as(known: Format, reader: Reader, *, truncated: bool) -> Checkpoint:
 
 
 def read_named(known: Format, reader: Reader, *, truncated: bool) -> Checkpoint:
-    """Read a file as one format; an error names the file."""
+    """Read a file as one format; an error names the file, or that of a set which is at fault."""
     try:
         return read_as(known, reader, truncated=truncated)
     except CorruptFileError as error:
-        if reader.path in error.message:
+        if reader.path in error.message or known.NAME in SETS:
             raise
         raise type(error)(f"{reader.path}: {error.message}", error.hint) from None
 

@@ -7,6 +7,7 @@ from modtool.errors import TruncatedFileError, UnknownFormatError
 from modtool.formats import safetensors, torch_legacy, torch_zip
 from modtool.formats.files import Reader, open_reader
 from modtool.formats.foreign import what_it_is
+from modtool.formats.members import errors_name
 from modtool.formats.truncated import LEFTOVERS
 from modtool.records import Checkpoint
 
@@ -43,12 +44,13 @@ def read_part(path: str, *, truncated: bool = False) -> Checkpoint:
         head = reader.head(HEAD)
         for known in PART_FORMATS:
             if known.sniff(head):
-                try:
-                    return known.read(reader)
-                except TruncatedFileError:
-                    if not truncated:
-                        raise
-                    return LEFTOVERS[known.NAME](reader)
+                with errors_name(path):
+                    try:
+                        return known.read(reader)
+                    except TruncatedFileError:
+                        if not truncated:
+                            raise
+                        return LEFTOVERS[known.NAME](reader)
         what, hint = what_it_is(head, reader.size)
         link = f" (a symbolic link to {os.path.realpath(path)})" if os.path.islink(path) else ""
         raise UnknownFormatError(f"{path}{link}: {what}", hint)
