@@ -258,6 +258,8 @@ def fit_advice(fit: Fit) -> Iterator[str]:
     if fit.fix is not None and not fit.loads:
         rest = "what fits" if fit.fixed else "what fits better, with strict=False"
         yield f"{rest}: {fit.fix}"
+    elif fit.fix is None and fit.unexpected and not (fit.missing or fit.mismatched):
+        yield "with strict=False it takes the rest, and leaves out what is unexpected"
     elif fit.fix is not None:
         yield f"{'the state_dict' if fit.whole else 'the section'} alone: {fit.fix}"
 
