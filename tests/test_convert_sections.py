@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -67,6 +68,21 @@ def test_weights_at_the_root_beside_an_optimizer_are_the_model(modtool: Modtool)
     assert {name: found[name].tolist() for name in state} == {
         name: tensor.tolist() for name, tensor in state.items()
     }
+
+
+def test_weights_at_the_root_are_compared_without_what_lies_beside(modtool: Modtool) -> None:
+    model, optimizer = trained()
+    torch.save({**model.state_dict(), "optimizer": optimizer, "epoch": 3}, "ck.pth")
+    Path("model.py").write_text(
+        "from torch import nn\nmodel = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))\n"
+    )
+    for options in ((), ("--section", "")):
+        ran = modtool("diff", "model.py", "ck.pth", *options)
+        assert "load_state_dict would take it" in ran.out.splitlines()
+        assert ran.out.endswith("in both 7   missing 0   unexpected 0   mismatched 0\n")
+    torch.save({"model": model.state_dict()}, "other.pth")
+    assert modtool("diff", "ck.pth", "other.pth", "--section", "").code == 2
+    assert modtool("diff", "ck.pth", "other.pth", "--only", "[01]").code == 0
 
 
 FORMS = {"pth": "state_dict", "safetensors": "safetensors"}

@@ -6,7 +6,7 @@ from modtool.diff.records import Side, ValueChange
 from modtool.diff.sides import model_of
 from modtool.pickles.plain import mapping_of
 from modtool.plan.tree import at, joined
-from modtool.records import Checkpoint
+from modtool.records import ROOT, Checkpoint
 
 __all__ = ["plain_entries"]
 
@@ -20,7 +20,9 @@ def plain_entries(model: Checkpoint, checkpoint: Checkpoint, side: Side) -> Iter
         side: That of the checkpoint.
     """
     section = model_of(checkpoint)
-    if checkpoint.kind == "full_model" or (checkpoint.sections and not section):
+    if checkpoint.kind == "full_model" or (checkpoint.sections and section is None):
+        return
+    if section == ROOT:  # the root's tensors alone
         return
     part = checkpoint.root if section is None else at(checkpoint.root, section)
     known = {each.where for each in model.notes if each.code == "not-a-tensor"}
