@@ -132,6 +132,19 @@ def test_a_trace_of_long_names_stays_within_the_terminal(monkeypatch: pytest.Mon
     ]
 
 
+@pytest.mark.parametrize("statistics", [False, True])
+def test_no_line_is_wider_than_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, statistics: bool
+) -> None:
+    model = Block()
+    inputs = parse_inputs(["2,5,16", "2,7,16"], model)
+    found = trace(model, inputs, statistics=statistics, backward=True)
+    tables = trace_report(found).tables
+    for width in range(60, 140):
+        monkeypatch.setenv("COLUMNS", str(width))
+        assert max(map(len, drawn_lines(*tables))) <= width
+
+
 def test_statistics_stand_beside_the_outputs_that_they_are_of(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

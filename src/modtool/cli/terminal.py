@@ -120,7 +120,7 @@ def least(part: Sheet, floors: tuple[int, int], *, words: bool = False) -> int:
 
 
 # How wide a column of text stays, and one that is a tree: where there is room, and where not.
-FLOORS = ((16, 24), (10, 24), (10, 16))
+FLOORS = ((16, 24), (12, 24), (12, 18), (10, 16))
 
 
 def rich_table(part: Sheet, width: int, floors: tuple[int, int] = FLOORS[0]) -> RichTable:
