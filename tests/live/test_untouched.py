@@ -514,3 +514,37 @@ def test_arrays_that_are_written_over_are_put_back(real: bool) -> None:
     found = trace(model, parse_inputs(["2,4"], model), real=real)
     assert (found.error, found.executed) == (None, "real" if real else "fake")
     assert arrays() == before
+
+
+class Keeper:
+    """Something of the user's that keeps a module."""
+
+    def __init__(self) -> None:
+        self.norm = nn.BatchNorm1d(4)
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_a_module_that_an_object_keeps_is_put_back(real: bool) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(4, 4)
+            self.keeper = Keeper()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.keeper.norm.eval()
+            self.keeper.norm.train()
+            result: torch.Tensor = self.keeper.norm(self.inner(x))
+            return result
+
+    model = Net()
+    norm = model.keeper.norm.eval()
+    before = {
+        name: (id(each), each.tolist()) for name, each in norm.state_dict(keep_vars=True).items()
+    }
+    found = trace(model, parse_inputs(["3,4"], model), real=real, mode="train")
+    assert (found.error, found.executed) == (None, "real" if real else "fake")
+    now = {
+        name: (id(each), each.tolist()) for name, each in norm.state_dict(keep_vars=True).items()
+    }
+    assert (now, norm.training) == (before, False)

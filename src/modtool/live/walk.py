@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import nn
 
+from modtool.live.keeping import reached
+
 __all__ = [
     "classes_of_modules",
     "every_module",
@@ -65,7 +67,7 @@ def contents(container: object, seen: set[int]) -> Iterator[nn.Module | nn.Param
 
 
 def every_module(model: nn.Module) -> list[nn.Module]:
-    """Each module once: the registered ones, and those that plain containers hide."""
+    """Each module once: the registered ones, and those that containers and objects hide."""
     found: dict[int, nn.Module] = {}
     todo = [model]
     while todo:
@@ -74,7 +76,22 @@ def every_module(model: nn.Module) -> list[nn.Module]:
                 found[id(module)] = module
                 hidden = (each for _, each in hidden_objects(module))
                 todo.extend(each for each in hidden if isinstance(each, nn.Module))
+                todo.extend(held_by_objects(module))
     return list(found.values())
+
+
+def held_by_objects(module: nn.Module) -> Iterator[nn.Module]:
+    """Modules that objects and functions hold which are attributes of a module."""
+    own = [
+        value
+        for name, value in vars(module).items()
+        if name not in BOOKKEEPING and not isinstance(value, ELSEWHERE)
+    ]
+    yield from (each for each, _ in reached(own) if isinstance(each, nn.Module))
+
+
+# What holds no module, or one that is found otherwise.
+ELSEWHERE = (*CONTAINERS, nn.Module, torch.Tensor, bool, int, float, str, type(None))
 
 
 def classes_of_modules(kinds: Iterable[type[nn.Module]]) -> set[type]:
