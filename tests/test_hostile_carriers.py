@@ -92,6 +92,7 @@ REFUSED = {
     "unterminated": (b"](K\x01", ""),
     "nested dicts": (b"}N" * 10**6 + b"N" + b"s" * 10**6 + b".", "hardly a tensor among them"),
     "lists": (b"](" + b"]" * 10**6 + b"e.", "hardly a tensor among them"),
+    "tuples": (b"](" + b"N\x85" * 10**6 + b"e.", "hardly a tensor among them"),
     "states": (
         b"cpkg\nThing\nq\0](" + b"h\0)\x81}b" * 10**6 + b"e.",
         "hardly a tensor among them",

@@ -24,9 +24,10 @@ LONG_KEY = 256
 MAX_COLLIDING_KEYS = 4000
 FREE_BITS = 60
 FREE_BITS_ALONE = 64
-# A list, a dict, a call or a state takes a byte or two of the file, and a microsecond and a hundred
-# bytes of memory. A module has some twenty of them; a checkpoint of many modules has many tensors.
-FREE_OBJECTS = 500_000
+# A list, a tuple, a dict, a call or a state takes a byte or two of the file, and microseconds and
+# hundreds of bytes of memory. A module has some twenty of them; a checkpoint of many modules has
+# many tensors.
+FREE_OBJECTS = 300_000
 OBJECTS_OF_A_TENSOR = 60
 # An empty set takes 200 bytes of memory for its one byte in the file.
 MAX_SETS = 200_000

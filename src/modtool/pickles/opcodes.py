@@ -124,6 +124,7 @@ def op_tuple3(machine: Machine) -> None:
     items = machine.stack[-3:]
     if len(items) != 3:
         raise IndexError
+    machine.built += 1
     machine.stack[-3:] = [tuple(items)]
 
 

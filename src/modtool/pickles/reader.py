@@ -149,6 +149,7 @@ def run(machine: Machine) -> Pickle:
             metastack.append(stack)
             machine.stack = stack = []
         elif opcode == 0x74:  # TUPLE
+            machine.built += 1
             items = tuple(stack)
             machine.stack = stack = metastack.pop()
             stack.append(items)
@@ -156,6 +157,7 @@ def run(machine: Machine) -> Pickle:
             arguments = stack.pop()
             stack[-1] = machine.call(stack[-1], arguments)
         elif opcode == 0x86:  # TUPLE2
+            machine.built += 1
             last = stack.pop()
             stack[-1] = (stack[-1], last)
         elif opcode == 0x51:  # BINPERSID
@@ -175,6 +177,7 @@ def run(machine: Machine) -> Pickle:
             stack.append(memo[index] if index < len(memo) else far[index])
             position += 4
         elif opcode == 0x85:  # TUPLE1
+            machine.built += 1
             stack[-1] = (stack[-1],)
         elif opcode == 0x4A:  # BININT
             stack.append(unpack_integer(data, position)[0])
