@@ -260,3 +260,12 @@ def test_of_two_archives_in_a_row_the_first_counts(tmp_path: Path) -> None:
     path.write_bytes(chain + path.read_bytes().partition(b"PK\x01\x02")[0])
     found = open_checkpoint(str(path), truncated=True)
     assert [(tensor.name, tensor.shape) for tensor in found.tensors] == [("w", (2,))]
+
+
+def test_a_pickle_deeper_inside_is_not_what_torch_saves(tmp_path: Path) -> None:
+    path = tmp_path / "archive.pth"
+    save_zip(path)
+    whole = path.read_bytes().partition(b"PK\x01\x02")[0]
+    path.write_bytes(whole.replace(b"archive/data.pkl", b"arc/ive/data.pkl"))
+    with pytest.raises(TruncatedFileError, match="without its central directory"):
+        open_checkpoint(str(path), truncated=True)

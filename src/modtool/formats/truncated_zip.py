@@ -48,7 +48,7 @@ def read(reader: Reader) -> Checkpoint:
 def chain(reader: Reader, data: mmap) -> Iterator[Member]:
     """The members that are whole, one after the other; `data.pkl` whatever follows it."""
     first = header_at(data, 0)
-    if first is None or not first[0].endswith("/data.pkl"):
+    if first is None or first[0].partition("/")[2] != "data.pkl":
         raise no_directory(reader)
     name, start, _ = first
     try:
