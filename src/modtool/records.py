@@ -100,6 +100,9 @@ DTYPES: Mapping[str, DType] = MappingProxyType(
 )
 
 
+RAGGED = frozenset({"nested", "jagged"})  # layouts whose components differ in shape
+
+
 class FileRange(NamedTuple):  # one for every tensor: made in half the time of a dataclass
     """Bytes of a file: `length` of them from `offset`. `crc` is their CRC-32 where it is known."""
 
@@ -153,7 +156,7 @@ class TensorInfo:
     Attributes:
         name: Dotted name inside its section, as `state_dict()` has it.
         dtype: A key of `DTYPES`, or a container's own type (GGUF's `Q4_K`).
-        shape: Elements along each dimension.
+        shape: Elements along each dimension; of a ragged tensor, how many components it has.
         storage: The bytes that it is a view of; None where the file holds none for it.
         offset: Elements from the start of the storage.
         stride: Elements; None means contiguous.
@@ -192,7 +195,9 @@ class TensorInfo:
 
     @property
     def numel(self) -> int:
-        """How many elements the shape has."""
+        """How many elements the shape has; of a ragged tensor, how many are stored."""
+        if self.stored_bytes is not None and self.layout in RAGGED:
+            return self.stored_bytes * 8 // DTYPES[self.dtype].bits
         return math.prod(self.shape)
 
     @property

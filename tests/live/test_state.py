@@ -1,11 +1,13 @@
 import gc
 import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from modtool.formats import open_checkpoint
 from modtool.live.fake import fake_mode
 from modtool.live.state import checkpoint_of
 from modtool.records import Storage, TensorInfo
@@ -108,6 +110,21 @@ def test_empty_sparse_and_quantized_tensors() -> None:
     # Three float32 values, and two int64 indices for each.
     assert (tensors["sparse"].nbytes, tensors["sparse"].layout) == (3 * 4 + 6 * 8, "sparse_coo")
     assert tensors["sparse"].storage is None
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize(("layout", "name"), [(torch.strided, "nested"), (torch.jagged, "jagged")])
+def test_a_ragged_tensor_has_the_elements_of_its_components(
+    layout: torch.layout, name: str, tmp_path: Path
+) -> None:
+    ragged = torch.nested.nested_tensor([torch.ones(2, 3), torch.zeros(1, 3)], layout=layout)
+    model = nn.Module()
+    model.register_buffer("ragged", ragged)
+    torch.save(model.state_dict(), tmp_path / "ragged.pth")
+    for checkpoint in (checkpoint_of(model, ""), open_checkpoint(str(tmp_path / "ragged.pth"))):
+        (found,) = checkpoint.tensors
+        assert (found.shape, found.layout, found.storage) == ((2,), name, None)
+        assert (found.numel, found.nbytes) == (9, 36) == (ragged.numel(), 9 * 4)
 
 
 def test_the_tree_says_what_print_says() -> None:

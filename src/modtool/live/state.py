@@ -160,8 +160,8 @@ class Storages:
     def describe(self, name: str, tensor: torch.Tensor, role: Role, persistent: bool) -> TensorInfo:
         """One tensor under one name."""
         lazy = is_uninitialized(tensor)
-        shape = (0,) if lazy else tuple(tensor.shape)
-        storage = None if lazy else self.storage(tensor)
+        shape = shape_of(tensor)
+        storage = None if lazy or tensor.is_nested else self.storage(tensor)
         strided = storage is not None
         stride = tuple(tensor.stride()) if strided else None
         return TensorInfo(
@@ -198,13 +198,20 @@ class Storages:
         return known
 
 
+def shape_of(tensor: torch.Tensor) -> tuple[int, ...]:
+    """The shape, as a file has it: of a nested tensor, how many components there are."""
+    if is_uninitialized(tensor):
+        return (0,)
+    return (tensor.size(0),) if tensor.is_nested else tuple(tensor.shape)
+
+
 def layout_of(tensor: torch.Tensor) -> str:
     """`strided`, or what else the tensor is."""
     if is_uninitialized(tensor):
         return "uninitialized"
     if tensor.is_quantized:
         return "quantized"
-    if tensor.is_nested:
+    if tensor.is_nested and tensor.layout is torch.strided:
         return "nested"
     return str(tensor.layout).removeprefix("torch.")
 
