@@ -5,10 +5,11 @@ from pathlib import Path
 import torch
 
 from modtool.formats import open_checkpoint
-from modtool.formats.dcp_values import MAX_READ, MAX_SMALL
+from modtool.formats.dcp import StoredValue
+from modtool.formats.dcp_values import MAX_READ, MAX_SMALL, Opened
 from modtool.pickles.callables import weights_only_of
 from modtool.pickles.weights_only import refused
-from modtool.records import Chunk, Storage, TensorInfo
+from modtool.records import Chunk, FileRange, Storage, TensorInfo
 from modtool.report.summary import blocks_of
 from tests.formats.test_dcp import save
 
@@ -27,6 +28,13 @@ def test_a_value_that_is_not_what_it_should_be_is_told_by_its_size(tmp_path: Pat
     (data,) = tmp_path.glob("*.distcp")
     data.write_bytes(bytes(data.stat().st_size))
     assert open_checkpoint(str(tmp_path)).values == {"epoch": "<1,261 bytes>"}
+
+
+def test_a_value_whose_storages_torch_could_not_find_stays_closed(tmp_path: Path) -> None:
+    path = tmp_path / "item"
+    torch.save((torch.ones(2),), path, pickle_protocol=0)  # which writes text for a storage
+    value = StoredValue("", FileRange(str(path), 0, path.stat().st_size))
+    assert Opened().filled(value) is value
 
 
 def test_blocks_in_no_order_are_counted() -> None:

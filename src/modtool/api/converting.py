@@ -96,9 +96,7 @@ def convert(
     checkpoint = complete(open_checkpoint(os.fspath(source), truncated=salvage))
     if writing.in_place and to is None and section is None and checkpoint.kind == "checkpoint":
         form = "checkpoint" if form == "state_dict" else form  # the only copy loses nothing unasked
-    if form != "safetensors":
-        checkpoint = with_values(checkpoint)
-    plan = plans.plan_conversion(checkpoint, to=form, section=section)
+    plan = plans.plan_conversion(with_values(checkpoint), to=form, section=section)
     if salvage:
         plan = plans.salvage(plan, damage)
     for edit in edits:

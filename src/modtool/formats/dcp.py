@@ -50,20 +50,25 @@ class StoredValue(Unknown):
     item: FileRange
 
 
-def no_storage(identifier: StorageId) -> Storage:
-    """The storages lie in the items; `.metadata` refers to none."""
-    raise CorruptFileError(f"metadata with a storage: {identifier.key}")
-
-
 class StoredTensors(Tensors):
-    """Reads the facts off the places of tensors."""
+    """Reads the facts off the places of tensors, and off those inside values that were read.
 
-    def __init__(self) -> None:
-        super().__init__(no_storage)
+    `stored` are the storages of these values; `.metadata` itself refers to none.
+    """
+
+    def __init__(self, stored: Mapping[str, Storage]) -> None:
+        super().__init__(self.find)
+        self.stored = stored
+
+    def find(self, identifier: StorageId) -> Storage:
+        """The storage that an id in a value names."""
+        if identifier.key not in self.stored:
+            raise CorruptFileError(f"metadata with a storage: {identifier.key}")
+        return self.stored[identifier.key]
 
     def facts(self, value: object) -> TensorFacts | None:
         """What a value says of a tensor; None when it is no tensor."""
-        return value.facts if isinstance(value, StoredTensor) else None
+        return value.facts if isinstance(value, StoredTensor) else super().facts(value)
 
 
 def read(folder: str) -> Checkpoint:
@@ -80,38 +85,54 @@ def read(folder: str) -> Checkpoint:
         data = reader.read(0, reader.size)
     pickle = read_pickle(data, where=path)
     with errors_name(path):
-        return checkpoint(folder, path, pickle, len(data))
+        return checkpoint(folder, path, pickle)
 
 
-def checkpoint(folder: str, path: str, pickle: Pickle, size: int) -> Checkpoint:
-    """What a `.metadata` of `size` bytes says."""
+def checkpoint(folder: str, path: str, pickle: Pickle) -> Checkpoint:
+    """What a `.metadata` says."""
     metadata = fields(pickle.root)
     entries = mapping_of(metadata.get("state_dict_metadata"))
     if entries is None:
         raise CorruptFileError(f"{path}: no metadata of a distributed checkpoint")
-    items = Items(folder, path, size // BLOCK_BYTES + 100)
+    items = Items(folder, path, pickle.end // BLOCK_BYTES + 100)
     items.index(metadata.get("storage_data"))
     root = nested(items.objects(entries), mapping_of(metadata.get("planner_data")) or {})
-    shown, read_bytes = small_values_of(root)
-    contents = contents_of(shown, StoredTensors(), 40 * (size + read_bytes) + 10_000)
-    return Checkpoint(
-        folder,
-        NAME,
-        contents.kind,
-        tuple(map(with_chunks, contents.tensors)),
+    found = Checkpoint(
+        folder, NAME, "values", notes=tuple(items.notes()), root=root, pickles={METADATA: pickle}
+    )
+    return replace(with_small_values(found), root=root)
+
+
+def with_small_values(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint with what its object and the small values of it hold."""
+    from modtool.formats import dcp_values  # which reads with this module
+
+    return dcp_values.with_small_values(checkpoint)
+
+
+def with_object(
+    checkpoint: Checkpoint, root: object, storages: Mapping[str, Storage], size: int
+) -> Checkpoint:
+    """The checkpoint with what an object holds, which takes its object's place.
+
+    Args:
+        checkpoint: What is known of the folder.
+        root: Its object, in which values may be read.
+        storages: Those that the values refer to.
+        size: The bytes of the pickles that it was read from.
+    """
+    contents = contents_of(root, StoredTensors(storages), 40 * size + 10_000)
+    return replace(
+        checkpoint,
+        kind=contents.kind,
+        tensors=tuple(map(with_chunks, contents.tensors)),
+        modules=contents.modules,
         sections=contents.sections,
         values=contents.values,
-        notes=(*items.notes(), *contents.notes),
+        notes=tuple(dict.fromkeys((*checkpoint.notes, *contents.notes))),
         root=root,
-        pickles={METADATA: pickle},
+        storages=storages,
     )
-
-
-def small_values_of(root: object) -> tuple[object, int]:
-    """The object with its small values read, and the bytes of these."""
-    from modtool.formats.dcp_values import with_small_values  # which reads with this module
-
-    return with_small_values(root)
 
 
 def with_chunks(tensor: TensorInfo) -> TensorInfo:

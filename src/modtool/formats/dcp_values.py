@@ -1,12 +1,14 @@
 """Values of a distributed checkpoint that lie in items of their own, brought into its object."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
-from modtool.errors import ModtoolError
-from modtool.formats.dcp import NAME, StoredValue
+from modtool.errors import CorruptFileError, ModtoolError
+from modtool.formats.dcp import METADATA, NAME, StoredValue, with_object
 from modtool.formats.dcp_items import read_item
-from modtool.records import Checkpoint
+from modtool.pickles.reader import Pickle
+from modtool.pickles.torch_objects import storage_id
+from modtool.records import Checkpoint, Storage
 
 __all__ = ["with_small_values", "with_values"]
 
@@ -18,27 +20,26 @@ MAX_READ = 200
 def with_values(checkpoint: Checkpoint) -> Checkpoint:
     """A distributed checkpoint with every stored value read; any other as it is.
 
-    A value that cannot be read stays unknown.
+    A value that cannot be read stays unknown. Tensors inside a value (torch saves a tuple as one)
+    are tensors of the checkpoint.
     """
     if checkpoint.format != NAME or checkpoint.root is None:
         return checkpoint
-    return replace(checkpoint, root=filled(checkpoint.root))
+    opened = Opened()
+    return opened.checkpoint(checkpoint, opened.filled(checkpoint.root))
 
 
-def with_small_values(root: object) -> tuple[object, int]:
-    """An object with its first small values read, the outermost first; the rest as it is.
-
-    Returns:
-        The object, and how many bytes the items have that were read.
-    """
-    level, found = [root], list[StoredValue]()
+def with_small_values(checkpoint: Checkpoint) -> Checkpoint:
+    """A distributed checkpoint with its first small values read, the outermost first."""
+    level, found = [checkpoint.root], list[StoredValue]()
     while level and len(found) < MAX_READ:
         inside = [item for value in level for item in parts(value)]
         small = (item for item in inside if isinstance(item, StoredValue))
         found += [value for value in small if 0 < value.item.length <= MAX_SMALL]
         level = inside
-    read = {id(value): filled(value) for value in found[:MAX_READ]}
-    return replaced(root, read), sum(value.item.length for value in found[:MAX_READ])
+    opened = Opened()
+    read = {id(value): opened.filled(value) for value in found[:MAX_READ]}
+    return opened.checkpoint(checkpoint, replaced(checkpoint.root, read))
 
 
 def parts(value: object) -> list[object]:
@@ -57,18 +58,49 @@ def replaced(value: object, read: Mapping[int, object]) -> object:
     return read.get(id(value), value)
 
 
-def filled(value: object) -> object:
-    """A value with what it refers to."""
-    if isinstance(value, dict):
-        return with_numbers({key: filled(item) for key, item in value.items()})
-    if isinstance(value, list):
-        return [filled(item) for item in value]
-    if not isinstance(value, StoredValue):
-        return value
-    try:
-        return read_item(value.item).root
-    except ModtoolError:
-        return value
+@dataclass(slots=True)
+class Opened:
+    """The values that were opened, each a file of `torch.save` with storages of its own."""
+
+    storages: dict[str, Storage] = field(default_factory=dict)
+    count: int = 0
+    size: int = 0
+
+    def checkpoint(self, checkpoint: Checkpoint, root: object) -> Checkpoint:
+        """The checkpoint with an object that holds what was opened."""
+        metadata = checkpoint.pickles[METADATA]
+        assert isinstance(metadata, Pickle)
+        return with_object(checkpoint, root, self.storages, metadata.end + self.size)
+
+    def filled(self, value: object) -> object:
+        """A value with what it refers to."""
+        if isinstance(value, dict):
+            return with_numbers({key: self.filled(item) for key, item in value.items()})
+        if isinstance(value, list):
+            return [self.filled(item) for item in value]
+        if not isinstance(value, StoredValue):
+            return value
+        try:
+            return self.opened(read_item(value.item))
+        except ModtoolError:
+            return value
+
+    def opened(self, item: Checkpoint) -> object:
+        """The object of an item, whose storages get keys that no other item has."""
+        pickle = item.pickles["data.pkl"]
+        assert isinstance(pickle, Pickle)
+        self.count += 1
+        self.size += pickle.end
+        for symbol in pickle.persistent_ids:
+            identifier = storage_id(symbol)
+            if identifier is None:
+                continue
+            if not isinstance(symbol.value, tuple):
+                raise CorruptFileError(f"{item.target}: a storage that torch cannot load")
+            key = f"{self.count}/{identifier.key}"
+            symbol.value = (*symbol.value[:2], key, *symbol.value[3:])
+            self.storages[key] = replace(item.storages[identifier.key], key=key)
+        return item.root
 
 
 def with_numbers(found: dict[object, object]) -> dict[object, object]:

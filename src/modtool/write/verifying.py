@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from modtool.errors import OutputError
 from modtool.formats import open_checkpoint
+from modtool.formats.dcp_values import with_values
 from modtool.pickles.symbols import Call, PersistentId
 from modtool.pickles.torch_objects import storage_id
 from modtool.plan import Plan, PlannedTensor
@@ -31,7 +32,7 @@ def verify(
     Raises:
         OutputError: A tensor is missing, or not what it should be.
     """
-    written = open_checkpoint(path)
+    written = with_values(open_checkpoint(path))
     found = {place_of(tensor.section, tensor.name): tensor for tensor in written.tensors}
     total = sum(tensor.nbytes for tensor in plan.tensors)
     done = 0
