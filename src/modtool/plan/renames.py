@@ -7,6 +7,7 @@ from modtool.errors import UsageError
 from modtool.names import AUTO, Renamer, mapped, renamer, shared_prefixes, stripped
 from modtool.notes import note
 from modtool.patterns import hint_for
+from modtool.plan.optimizer_renames import renamed_in_optimizers
 from modtool.plan.records import Plan, PlannedTensor
 from modtool.plan.versions import with_versions
 
@@ -83,7 +84,7 @@ def rename(plan: Plan, text: str) -> Plan:
 
 
 def renamed(plan: Plan, change: Renamer) -> Plan:
-    """The plan with the model's names changed; each part of it by itself."""
+    """The plan with the model's names changed, each part by itself, and those in optimizers."""
     if plan.form == "full_model":
         raise UsageError(
             "names cannot be changed in a file that is written back as it is",
@@ -102,8 +103,10 @@ def renamed(plan: Plan, change: Renamer) -> Plan:
     for section in plan.models:
         names_here = {old: to for (part, old), to in new.items() if part == section}
         tree = with_versions(tree, section, names_here)
+    changed = {old: to for (_, old), to in new.items()}
     flags = plan.requires_grad
     if flags is not None:
-        changed = {old: to for (_, old), to in new.items()}
         flags = {changed.get(name, name): flag for name, flag in flags.items()}
-    return replace(plan, tensors=tuple(map(moved, plan.tensors)), tree=tree, requires_grad=flags)
+    tensors = tuple(map(moved, plan.tensors))
+    plan = replace(plan, tensors=tensors, tree=tree, requires_grad=flags)
+    return renamed_in_optimizers(plan, changed)

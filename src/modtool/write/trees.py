@@ -89,11 +89,15 @@ class Tree:
         return isinstance(value, TensorInfo) and (value.section, value.name) not in self.planned
 
     def key(self, key: object, value: object) -> object:
-        """The key of an entry: a tensor that is renamed changes the last part of its path."""
+        """The key of an entry: a tensor that is renamed changes the last part of its path.
+
+        In an optimizer the plan's tree has the new names already.
+        """
         if not isinstance(value, TensorInfo):
             return key
-        new = self.planned[value.section, value.name].name
-        if new == value.name:
+        planned = self.planned[value.section, value.name]
+        new = planned.name
+        if new == value.name or planned.section not in self.plan.models:
             return key
         before = value.name.removesuffix(str(key))
         if not new.startswith(before) or not value.name.endswith(str(key)):
