@@ -6,6 +6,7 @@ import io
 import pickle
 import pickletools
 import struct
+import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import nn
 
 from modtool.errors import CorruptFileError, ModtoolError
 from modtool.formats import open_checkpoint, torch_legacy
+from modtool.pickles.callables import weights_only_of
 from modtool.pickles.reader import Pickle
 from modtool.pickles.symbols import ABSENT, Call, Global, PersistentId
 from modtool.pickles.writer import write_pickle
@@ -152,21 +154,23 @@ def test_every_pickle_is_kept_for_the_report_of_what_would_run(tmp_path: Path) -
 # -- what only older releases wrote --------------------------------------------------------------
 
 
-def python2(data: bytes) -> bytes:
-    """A pickle as Python 2 would have written it: every short text as a byte string."""
+def python2(data: bytes, encoding: str) -> bytes:
+    """A pickle as Python 2 would have written it: every text as a byte string."""
     made = bytearray()
     parts = [*pickletools.genops(data)]
     ends = [position for _, _, position in parts[1:]] + [len(data)]
     for (opcode, argument, start), end in zip(parts, ends, strict=True):
         if opcode.name == "BINUNICODE":
-            text = str(argument).encode()
-            made += b"U" + bytes([len(text)]) + text
+            text = str(argument).encode(encoding)
+            short = len(text) < 256
+            made += b"U" + bytes([len(text)]) if short else b"T" + struct.pack("<i", len(text))
+            made += text
         else:
             made += data[start:end]
     return bytes(made)
 
 
-def as_python2(data: bytes) -> bytes:
+def as_python2(data: bytes, encoding: str = "utf-8") -> bytes:
     """A legacy file with each of its five pickles as Python 2 would have written it."""
     stream = io.BytesIO(data)
     made = b""
@@ -174,7 +178,7 @@ def as_python2(data: bytes) -> bytes:
         start = stream.tell()
         for _ in pickletools.genops(stream):
             pass
-        made += python2(data[start : stream.tell()])
+        made += python2(data[start : stream.tell()], encoding)
     return made + data[stream.tell() :]
 
 
@@ -188,6 +192,40 @@ def test_python_2_wrote_byte_strings(tmp_path: Path) -> None:
     found = open_checkpoint(str(path))
     assert_same(found.tensors, loaded["state_dict"])
     assert dict(found.values) == {"arch": "net"}
+
+
+def test_text_of_python_2_that_is_not_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    torch.save({"été": torch.ones(2), "arch": "café"}, path, **OLD)
+    path.write_bytes(as_python2(path.read_bytes(), "latin-1"))
+    with pytest.raises(UnicodeDecodeError):
+        torch.load(path, weights_only=True)
+    with pytest.warns(UserWarning, match="pickle_load_args"):
+        loaded = torch.load(path, weights_only=True, encoding="latin1")
+    assert loaded["arch"] == "café"
+    found = open_checkpoint(str(path))
+    assert_same(found.tensors, {"été": loaded["été"]})
+    assert dict(found.values) == {"arch": "café"}
+    verdict = weights_only_of(found)
+    assert verdict is not None
+    assert (verdict.accepted, verdict.possible, verdict.reasons) == (
+        False,
+        True,
+        ("object: text of Python 2 that is not UTF-8: load it with encoding='latin1'",),
+    )
+
+
+@pytest.mark.parametrize("comment", ["# café", "# café, of many a line" + "\n    # again" * 30])
+def test_a_source_of_python_2_that_is_not_utf_8(tmp_path: Path, comment: str) -> None:
+    folder, path = tmp_path / "été", tmp_path / "x.pth"
+    folder.mkdir()
+    net = f"class Net(nn.Module):\n    {comment}\n    scale = 2\n"
+    (folder / "legacy_latin.py").write_text(f"from torch import nn\n\n{net}", "utf-8")
+    program = f"import torch, legacy_latin; torch.save(legacy_latin.Net(), {str(path)!r}, **{OLD})"
+    subprocess.run([sys.executable, "-c", program], cwd=folder, check=True)
+    path.write_bytes(as_python2(path.read_bytes(), "latin-1"))
+    found = open_checkpoint(str(path))
+    assert found.sources == {"legacy_latin.Net": net}
 
 
 OLD = {"_use_new_zipfile_serialization": False}

@@ -61,6 +61,7 @@ class Pickle:
         protocol: As declared; 0 where nothing declares one.
         end: Where the next byte after it lies.
         unusual: The opcodes in it, but for those that fill every checkpoint of protocol 2.
+        latin: True where text of Python 2 is not UTF-8, and was taken for Latin-1.
     """
 
     root: object
@@ -70,6 +71,7 @@ class Pickle:
     protocol: int
     end: int
     unusual: frozenset[int] = frozenset()
+    latin: bool = False
 
 
 class Machine:
@@ -84,6 +86,7 @@ class Machine:
         "given",
         "globals",
         "key_parts",
+        "latin",
         "marks_flags",
         "memo",
         "metastack",
@@ -128,6 +131,7 @@ class Machine:
         self.sets = 0
         self.built = 0
         self.unusual: set[int] = set()
+        self.latin = False
         # Opcodes that `modtool.pickles.opcodes` has, and not the loop itself.
         self.slow = 0
 
@@ -147,6 +151,7 @@ class Machine:
             protocol=self.protocol,
             end=end,
             unusual=frozenset(self.unusual),
+            latin=self.latin,
         )
 
     def check_objects(self) -> None:

@@ -64,11 +64,11 @@ def op_string(machine: Machine) -> None:
         raise CorruptFileError("a string without quotes")
     inner = quoted[1:-1]
     if b"\\" not in inner:
-        machine.push(python2_text(inner))
+        push_python2_text(machine, inner)
         return
     if not all(is_escape(found[1]) for found in ESCAPE.finditer(inner)):
         raise CorruptFileError("a string with an escape that Python 2 does not write")
-    machine.push(python2_text(inner.decode("unicode_escape").encode("latin-1")))
+    push_python2_text(machine, inner.decode("unicode_escape").encode("latin-1"))
 
 
 def is_escape(text: bytes) -> bool:
@@ -76,12 +76,18 @@ def is_escape(text: bytes) -> bool:
     return len(text) == 3 or (len(text) == 1 and text[0] in SIMPLE_ESCAPES)
 
 
-def python2_text(text: bytes) -> str | bytes:
-    """Python 2's `str` as text where it is UTF-8 (torch's own default), else as bytes."""
+def push_python2_text(machine: Machine, text: bytes) -> None:
+    """Python 2's `str`: UTF-8 is torch's own default, Latin-1 what it takes on demand."""
     try:
-        return text.decode("utf-8")
+        machine.push(text.decode("utf-8"))
     except UnicodeDecodeError:
-        return text
+        machine.latin = True
+        machine.push(text.decode("latin-1"))
+
+
+def python2_text_of_width(width: int) -> Callable[[Machine], None]:
+    """SHORT_BINSTRING and BINSTRING: a Python 2 string of counted bytes."""
+    return lambda machine: push_python2_text(machine, machine.counted(width))
 
 
 def op_float(machine: Machine) -> None:
@@ -314,8 +320,8 @@ NAMED: Mapping[bytes, Callable[[Machine], None]] = MappingProxyType(
         b"\x8a": long_of_width(1),
         b"\x8b": long_of_width(4),
         b"S": op_string,
-        b"T": counted_by(4, python2_text),
-        b"U": counted_by(1, python2_text),
+        b"T": python2_text_of_width(4),
+        b"U": python2_text_of_width(1),
         b"B": counted_by(4, bytes),
         b"C": counted_by(1, bytes),
         b"\x8e": counted_by(8, bytes),

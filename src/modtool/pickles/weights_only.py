@@ -207,6 +207,8 @@ def obstacles(pickle: Pickle) -> Iterator[Obstacle]:
     """Everything in a pickle that would stop the load."""
     for opcode in sorted(pickle.unusual & UNSUPPORTED.keys()):
         yield Obstacle(f"the opcode {UNSUPPORTED[opcode]} is not supported", possible=False)
+    if pickle.latin:
+        yield Obstacle("text of Python 2 that is not UTF-8: load it with encoding='latin1'")
     for symbol in pickle.globals:
         yield from obstacle_of_global(symbol)
     for call in pickle.calls:
