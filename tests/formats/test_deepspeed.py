@@ -6,7 +6,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from modtool.errors import TargetError, UnsafeFileError
+from modtool.api.converting import convert
+from modtool.checks.explanations import remedy_of
+from modtool.errors import TargetError, UnsafeFileError, UsageError
 from modtool.formats import open_checkpoint
 from modtool.records import Checkpoint, Section
 from modtool.report.totals import totals_of
@@ -81,7 +83,13 @@ def test_zero_3_has_shapes_and_no_weights(tmp_path: Path) -> None:
     assert [(note.code, note.where) for note in found.notes] == [
         ("partitioned-weights", "fc1.weight")
     ]
-    assert "zero_to_fp32.py" in found.notes[0].message
+    assert found.notes[0].message == (
+        "3 parameters lie in pieces in the ranks' files; "
+        "recover them with DeepSpeed's own zero_to_fp32.py, which lies beside `latest`"
+    )
+    assert remedy_of(found.notes[0]) == (
+        "put them together with DeepSpeed's zero_to_fp32.py, which lies beside `latest`"
+    )
     assert totals_of(found.model_tensors).total == NUMEL
     assert [section.role for section in found.sections] == [
         "model",
@@ -89,6 +97,17 @@ def test_zero_3_has_shapes_and_no_weights(tmp_path: Path) -> None:
         "other",
         "optimizer",
     ]
+
+
+@pytest.mark.parametrize("name", ["out.pth", "out.safetensors"])
+def test_weights_in_pieces_are_not_converted(tmp_path: Path, name: str) -> None:
+    folder = zero(tmp_path / "x", 3)
+    with pytest.raises(UsageError) as refusal:
+        convert(str(folder), output=str(tmp_path / name))
+    assert str(refusal.value) == (
+        "fc1.weight: its elements lie in pieces in the files of the ranks\n"
+        "put them together with DeepSpeed's own zero_to_fp32.py, and convert what it writes"
+    )
 
 
 @pytest.mark.parametrize("by", ["step", "without latest"])

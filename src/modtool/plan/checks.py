@@ -85,6 +85,11 @@ def check_kind(plan: Plan, tensor: PlannedTensor) -> None:
             f"{source.name}: its elements are {source.dtype}, which only {plan.source.format} has",
             f"leave it out with --drop {source.name!r}",
         )
+    if source.layout == "partitioned" and tensor.fill is None:
+        raise UsageError(
+            f"{source.name}: its elements lie in pieces in the files of the ranks",
+            "put them together with DeepSpeed's own zero_to_fp32.py, and convert what it writes",
+        )
     if plan.form not in ("safetensors", "dcp") or tensor.fill is not None:
         if not has_data(source) and source.origin is None and tensor.fill is None:
             raise UsageError(f"{source.name}: {missing(tensor)}", hint)
