@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.distributed.checkpoint.state_dict_saver import save as save_distributed
 
 from modtool.errors import ModtoolError, TruncatedFileError
 from modtool.formats import open_checkpoint
@@ -131,6 +132,57 @@ def test_bytes_that_do_not_give_their_checksum(modtool: Modtool, tmp_path: Path)
         "left out a.weight: damaged: its bytes do not give the checksum that was saved with them\n"
     )
     assert torch.load(tmp_path / "b.pth").keys() == STATE.keys() - {"a.weight"}
+
+
+def save_sparse(path: Path) -> bytes:
+    torch.save({"sparse": torch.eye(9).to_sparse(), "whole": torch.ones(3)}, path)
+    return torch.ones(9).numpy().tobytes()
+
+
+def save_view(path: Path) -> bytes:
+    base = torch.arange(60.0)
+    torch.save({"view": base.reshape(6, 10)[1:, 2:4], "whole": torch.ones(3)}, path)
+    return base.numpy().tobytes()
+
+
+def save_blocks(path: Path) -> bytes:
+    blocked = torch.arange(60.0)
+    save_distributed({"blocked": blocked, "whole": torch.ones(3)}, checkpoint_id=path, no_dist=True)
+    return blocked.numpy().tobytes()
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+@pytest.mark.parametrize(
+    ("save", "name"), [(save_sparse, "sparse"), (save_view, "view"), (save_blocks, "blocked")]
+)
+@pytest.mark.parametrize("output", ["new.safetensors", "new.pth", "set/"])
+def test_verify_compares_the_source_with_its_checksums(
+    save: Callable[[Path], bytes], name: str, output: str, modtool: Modtool, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    stored = save(source)
+    file = source / "__0_0.distcp" if source.is_dir() else source
+    file.write_bytes(file.read_bytes().replace(stored, b"damaged!" + stored[8:]))
+    drop = ("--drop", "sparse") if name == "sparse" and output != "new.pth" else ()
+    ran = modtool("convert", "source", "-o", output, "--verify", *drop)
+    if drop:
+        assert ran.code == 0  # what is damaged was not asked for
+        return
+    assert (ran.code, ran.out) == (2, "")
+    place = "source/__0_0.distcp" if source.is_dir() else "source"
+    assert ran.err == (
+        f"error: {place}: the bytes of {name} do not give the checksum that was saved with them; "
+        "nothing was written\n"
+        "  download or save it again; --salvage leaves out what is damaged, and without --verify "
+        "it is copied as it is\n"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+    ran = modtool("convert", "source", "-o", output, "--verify", "--salvage")
+    assert ran.code == 1
+    assert ran.out.splitlines()[:2] == [
+        f"left out {name}: damaged: its bytes do not give the checksum that was saved with them",
+        "read back and compared: all 1 tensors are as they should be",
+    ]
 
 
 def test_salvage_of_what_is_whole_loses_nothing(modtool: Modtool, tmp_path: Path) -> None:

@@ -127,8 +127,8 @@ Verify = Annotated[
     bool,
     typer.Option(
         "--verify",
-        help="Read the output back and compare every tensor with its source before it is put in "
-        "place.",
+        help="Read the output back and compare every tensor with its source, and that with the "
+        "checksums in its file, before it is put in place.",
     ),
 ]
 NoSync = Annotated[

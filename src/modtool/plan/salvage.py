@@ -4,13 +4,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from modtool.errors import CorruptFileError
+from modtool.formats.dcp_items import locate
 from modtool.pickles.symbols import Call, PersistentId
 from modtool.pickles.torch_values import storage_id
 from modtool.plan.records import Dropped, Plan, PlannedTensor
 from modtool.plan.tree import joined
 from modtool.records import Storage, TensorInfo
 
-__all__ = ["salvage"]
+__all__ = ["salvage", "storages_of"]
 
 MAX_NESTED = 100
 
@@ -54,7 +55,9 @@ def salvage(plan: Plan, damage: Callable[[Storage], str]) -> Plan:
 
 
 def storages_of(tensor: TensorInfo, plan: Plan) -> Iterator[Storage]:
-    """Every storage that a tensor needs: its own, or those of its parts (sparse, quantized)."""
+    """Every storage that a tensor needs: its own, or those of its parts (sparse, in blocks)."""
+    blocks = (locate(tensor, chunk).storage for chunk in tensor.chunks)
+    yield from (storage for storage in blocks if storage is not None)
     if tensor.storage is not None:
         yield tensor.storage
         return

@@ -63,6 +63,15 @@ class Sources:
             yield buffer[:count]
             position += count
 
+    def is_whole(self, place: FileRange) -> bool:
+        """Whether bytes give the checksum that was saved with them; True where none was."""
+        if not place.crc:
+            return True
+        found = 0
+        for piece in self.pieces(place):
+            found = crc32(piece, found)
+        return found == place.crc
+
     def read_into(self, path: str, offset: int, *rooms: memoryview) -> int:
         """Put bytes of a file into buffers, at least one byte; how many."""
         try:

@@ -1,16 +1,21 @@
-"""A file read back, and compared with what should be in it, byte for byte."""
+"""A file read back, and compared with what should be in it, byte for byte.
+
+The source is compared with its own checksums, for whoever has the new file and not the old one
+could not tell any more what was damaged before.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from modtool.errors import OutputError
+from modtool.errors import CorruptFileError, OutputError
 from modtool.formats import open_checkpoint
 from modtool.formats.dcp_values import with_values
 from modtool.pickles.symbols import Call, PersistentId
 from modtool.pickles.torch_objects import storage_id
 from modtool.plan import Plan, PlannedTensor
+from modtool.plan.salvage import storages_of
 from modtool.plan.tree import place_of
 from modtool.plan.views import has_data
-from modtool.records import DTYPES, Checkpoint, Storage, TensorInfo
+from modtool.records import DTYPES, Checkpoint, FileRange, Storage, TensorInfo
 from modtool.write.payload import Compute, elements, pieces_of, whole_storage
 from modtool.write.streams import Data, Progress, Sources
 
@@ -31,7 +36,9 @@ def verify(
 
     Raises:
         OutputError: A tensor is missing, or not what it should be.
+        CorruptFileError: The source does not give its own checksums.
     """
+    proved: set[str] = set()
     written = with_values(open_checkpoint(path))
     found = {place_of(tensor.section, tensor.name): tensor for tensor in written.tensors}
     total = sum(tensor.nbytes for tensor in plan.tensors)
@@ -40,10 +47,28 @@ def verify(
         name = place_of(tensor.section, tensor.name)
         if name not in found:
             raise differs(name, "it is not in the file")
+        prove(tensor, plan, sources, proved)
         compare(tensor, found[name], plan.source, written, sources, compute)
         done += tensor.nbytes
         if progress is not None:
             progress(done, total, f"verify {tensor.name}")
+
+
+def prove(tensor: PlannedTensor, plan: Plan, sources: Sources, proved: set[str]) -> None:
+    """See that what a tensor is made of gives the checksums that were saved with it."""
+    if tensor.fill is not None:
+        return
+    for storage in storages_of(tensor.source, plan):
+        place = storage.data
+        if storage.key not in proved and isinstance(place, FileRange):
+            if not sources.is_whole(place):
+                raise CorruptFileError(
+                    f"{place.path}: the bytes of {place_of(tensor.section, tensor.name)} do not "
+                    "give the checksum that was saved with them; nothing was written",
+                    "download or save it again; --salvage leaves out what is damaged, and without "
+                    "--verify it is copied as it is",
+                )
+            proved.add(storage.key)
 
 
 def differs(name: str, how: str) -> OutputError:
