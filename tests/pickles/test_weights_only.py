@@ -7,6 +7,8 @@ import os
 import pathlib
 import pickle
 import pickletools
+import subprocess
+import sys
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -26,7 +28,7 @@ from modtool.pickles.callables import callables_of, weights_only_of
 from modtool.pickles.policy import severity_of
 from modtool.pickles.reader import read_pickle
 from modtool.pickles.symbols import Call, Global
-from modtool.pickles.weights_only import ALLOWED, WeightsOnly, weights_only
+from modtool.pickles.weights_only import ALLOWED, REGISTERED, WeightsOnly, weights_only
 from modtool.pickles.writer import write_pickle
 from tests.gone import gone
 from tests.pickles.test_policy import Evil
@@ -36,7 +38,7 @@ def test_the_allowed_globals_are_those_of_torch() -> None:
     assert set(_get_allowed_globals()) == ALLOWED
 
 
-@pytest.mark.parametrize("name", sorted(ALLOWED))
+@pytest.mark.parametrize("name", sorted(ALLOWED | REGISTERED.keys()))
 def test_what_torch_allows_is_ordinary(name: str) -> None:
     assert severity_of(name) == "ordinary"
 
@@ -163,6 +165,53 @@ def test_the_line_of_a_model_whose_class_is_inside_another(tmp_path: Path) -> No
             assert real_answer(path)
         finally:
             torch.serialization.clear_safe_globals()
+
+
+SAVING = """
+import torch, torch.distributed as dist
+from torch.distributed.tensor import Replicate, Shard, distribute_tensor, init_device_mesh
+dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+mesh = init_device_mesh("cpu", (1, 1), mesh_dim_names=("a", "b"))
+shared = distribute_tensor(torch.ones(4, 3), mesh, [Shard(0), Replicate()])
+torch.save({"x": shared}, "shared.pth")
+parts = [torch.ones(2, 3), torch.ones(1, 3)]
+torch.save({"x": torch.nested.nested_tensor(parts, layout=torch.jagged)}, "jagged.pth")
+"""
+# What torch makes of each file before and after the line that modtool gives.
+LOADING = """
+import torch
+for path, line in (("shared.pth", SHARED), ("jagged.pth", JAGGED)):
+    for step in ("", line):
+        exec(step)
+        try:
+            print(path, list(torch.load(path, weights_only=True)))
+        except Exception as error:
+            print(path, "must be imported" in str(error))
+"""
+
+
+def test_modules_of_torch_whose_import_is_all_that_is_needed(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-W", "ignore", "-c", SAVING], cwd=tmp_path, check=True)
+    shared, jagged = (verdict_of(tmp_path / f"{name}.pth") for name in ("shared", "jagged"))
+    assert (shared.accepted, shared.reasons, shared.line) == (
+        False,
+        ("torch.distributed.tensor must be imported first",),
+        "import torch.distributed.tensor",
+    )
+    assert (jagged.accepted, jagged.line) == (False, "import torch._dynamo")
+    for name in ("shared", "jagged"):
+        uses = callables_of(open_checkpoint(str(tmp_path / f"{name}.pth")))
+        assert {use.severity for use in uses} == {"ordinary"}
+    program = LOADING.replace("SHARED", repr(shared.line)).replace("JAGGED", repr(jagged.line))
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    assert ran.stdout.splitlines() == [
+        "shared.pth True",
+        "shared.pth ['x']",
+        "jagged.pth True",
+        "jagged.pth ['x']",
+    ]
 
 
 def test_what_can_never_be_allowed(tmp_path: Path) -> None:

@@ -212,7 +212,8 @@ ORDINARY = frozenset(
         *in_module(
             "torch.distributed.tensor.placement_types", "Partial Replicate Shard _StridedShard"
         ),
-        *in_module("torch.distributed.device_mesh", "DeviceMesh _MeshLayout _FlatLayout"),
+        *in_module("torch.distributed.device_mesh", "DeviceMesh"),
+        *in_module("torch.distributed._mesh_layout", "_MeshLayout _FlatLayout"),
         *in_module("torch.nested._internal.nested_tensor", "NestedTensor _rebuild_njt"),
         *in_module("torch._dynamo.decorators", "_DimRange"),
         *in_module("torch._dynamo.eval_frame", "OptimizedModule"),

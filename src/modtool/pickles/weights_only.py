@@ -25,6 +25,7 @@ class WeightsOnly:
         reasons: Why not, each once, in order.
         needed: The classes and functions that would have to be added, as Python expressions.
         imports: The modules that the expressions need imported, besides torch itself.
+        registering: The modules of torch that allow their own classes once they are imported.
         possible: False when even adding those would not help.
     """
 
@@ -32,14 +33,18 @@ class WeightsOnly:
     reasons: tuple[str, ...] = ()
     needed: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()
+    registering: tuple[str, ...] = ()
     possible: bool = True
 
     @property
     def line(self) -> str:
         """The line of Python that makes the file loadable; "" where none is needed or helps."""
-        if not self.needed or not self.possible:
+        if not self.possible:
             return ""
-        return f"torch.serialization.add_safe_globals([{', '.join(self.needed)}])"
+        steps = [f"import {module}" for module in self.registering]
+        if self.needed:
+            steps.append(f"torch.serialization.add_safe_globals([{', '.join(self.needed)}])")
+        return "; ".join(steps)
 
 
 # -- the tables ------------------------------------------------------------------------------------
@@ -79,6 +84,33 @@ ALLOWED = frozenset(
             if name != "Bool"
         ),
     )
+)
+
+# What torch allows besides, and the module of its own that has to be imported for it.
+REGISTERED: Mapping[str, str] = MappingProxyType(
+    {
+        name: module
+        for module, names in {
+            "torch": (
+                *in_module("torch.nested._internal.nested_tensor", "NestedTensor _rebuild_njt"),
+                *in_module("torch.distributed._mesh_layout", "_MeshLayout _FlatLayout"),
+            ),
+            "torch._dynamo": ("torch._dynamo.decorators._DimRange",),
+            "torch.distributed.tensor": (
+                "torch.distributed.device_mesh.DeviceMesh",
+                "torch.distributed.tensor.DTensor",
+                *in_module(
+                    "torch.distributed.tensor._dtensor_spec",
+                    "DTensorSpec ShardOrderEntry TensorMeta",
+                ),
+                *in_module(
+                    "torch.distributed.tensor.placement_types",
+                    "Partial Replicate Shard _StridedShard",
+                ),
+            ),
+        }.items()
+        for name in names
+    }
 )
 
 # Python 2 names of torch's own short table (`torch._utils.IMPORT_MAPPING`, `NAME_MAPPING`), which
@@ -173,7 +205,8 @@ class Obstacle:
     Attributes:
         reason: What it is.
         needed: What would have to be added; "" where nothing helps.
-        module: The module that this needs imported.
+        module: The module that this needs imported; where nothing would have to be added, its
+            import is all that is needed.
         possible: False where nothing helps.
     """
 
@@ -198,9 +231,15 @@ def weights_only(pickles: Mapping[str, Pickle]) -> WeightsOnly:
         accepted=not found,
         reasons=tuple(dict.fromkeys(each.reason for each in found)),
         needed=tuple(dict.fromkeys(each.needed for each in found if each.needed)),
-        imports=tuple(dict.fromkeys(each.module for each in found if each.module not in KNOWN)),
+        imports=modules(each for each in found if each.needed),
+        registering=modules(each for each in found if not each.needed),
         possible=all(each.possible for each in found),
     )
+
+
+def modules(found: Iterable[Obstacle]) -> tuple[str, ...]:
+    """The modules that obstacles need imported, each once."""
+    return tuple(dict.fromkeys(each.module for each in found if each.module not in KNOWN))
 
 
 def obstacles(pickle: Pickle) -> Iterator[Obstacle]:
@@ -231,6 +270,10 @@ def obstacle_of_global(symbol: Global) -> Iterator[Obstacle]:
     module = name.rpartition(".")[0] if "." not in symbol.name else symbol.module
     if module in BLOCKED_MODULES:
         yield Obstacle(f"{name} lies in a module that is always blocked", possible=False)
+    elif name in REGISTERED:
+        home = REGISTERED[name]
+        if home not in KNOWN:
+            yield Obstacle(f"{home} must be imported first", module=home)
     elif name not in ALLOWED:
         yield not_allowed(name, "torch.optim" if OPTIMIZER.match(name) else module)
 
