@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.format_utils import dcp_to_torch_save, torch_save_to_dcp
 from torch.distributed.checkpoint.state_dict_loader import load
 
 from modtool.api.converting import convert
@@ -130,7 +131,6 @@ def test_a_training_checkpoint(modtool: Modtool) -> None:
     assert ran.err.splitlines() == [
         "note: keys-become-text: keys that are no text: optimizer.state.0, optimizer.state.1, "
         "optimizer.state.2, …",
-        "note: tuple-becomes-list: tuples with tensors or dicts in them: pair",
     ]
     found = loaded("in_dcp")
     assert isinstance(found, dict)
@@ -146,8 +146,43 @@ def test_a_training_checkpoint(modtool: Modtool) -> None:
     assert isinstance(state, dict)
     assert optimizer["param_groups"] == state["param_groups"]
     assert torch.equal(optimizer["state"]["3"]["exp_avg"], state["state"][3]["exp_avg"])
-    assert pair[0] == 1
-    assert torch.equal(pair[1], torch.ones(2))
+    assert repr(pair) == repr(saved["pair"])
+
+
+def tuples() -> dict[str, object]:
+    """What torch saves as one value each, in lists and beside tensors that it saves alone."""
+    torch.manual_seed(0)
+    whole = torch.arange(6.0)
+    inside: list[object] = [{}, []]
+    return {
+        "model": {"w": torch.ones(2)},
+        "betas": (torch.tensor(0.5), torch.tensor(0.75)),
+        "pair": ({"x": whole.bfloat16(), 1: whole[1:3]}, 3),
+        "listed": [(torch.empty(0, 3), 2)],
+        "mixed": [whole, (whole, 1), {"z": (whole.view(2, 3).t(),)}],
+        "kept": (OrderedDict(a=whole), inside, inside, Counter("aab")),
+        "values": (torch.device("cpu"), torch.Size([2]), torch.float16, {"a"}, b"x"),
+    }
+
+
+def test_tuples_are_saved_as_torch_saves_them(modtool: Modtool) -> None:
+    torch.save(tuples(), "in.pth")
+    torch_save_to_dcp("in.pth", "theirs")
+    ran = modtool("convert", "in.pth", "--to", "dcp", "-o", "ours", "--verify")
+    assert (ran.code, ran.out.splitlines()[0]) == (
+        0,
+        "read back and compared: all 10 tensors are as they should be",
+    )
+    ours, theirs = (FileSystemReader(name).read_metadata() for name in ("ours", "theirs"))
+    assert ours.planner_data == theirs.planner_data
+    assert ours.state_dict_metadata.keys() == theirs.state_dict_metadata.keys()
+    dcp_to_torch_save("ours", "back.pth")
+    found = torch.load("back.pth", weights_only=False)
+    assert repr(found) == repr(tuples())
+    assert found["kept"][1] is found["kept"][2]
+    state = {"betas": (torch.zeros(()), torch.zeros(()))}
+    load(state, checkpoint_id="ours")
+    assert state == {"betas": tuples()["betas"]}
 
 
 def test_edits(modtool: Modtool) -> None:
@@ -222,6 +257,15 @@ def test_a_circle(tmp_path: Path) -> None:
         convert(tmp_path / "in.pth", str(tmp_path / "out"), to="dcp")
 
 
+def test_a_list_in_a_circle(modtool: Modtool) -> None:
+    circle: list[object] = []
+    circle.append(circle)
+    torch.save({"model": {"w": torch.ones(2)}, "list": circle}, "in.pth")
+    ran = modtool("convert", "in.pth", "--to", "dcp", "-o", "out")
+    said = "error: list.0: an object that contains itself\n  a distributed checkpoint holds none\n"
+    assert (ran.code, ran.err) == (2, said)
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, OutputError])
 def test_nothing_remains_of_one_that_was_stopped(
     tmp_path: Path, error: type[BaseException]
@@ -239,13 +283,15 @@ def test_nothing_remains_of_one_that_was_stopped(
 
 
 def test_a_counter_becomes_a_dict(modtool: Modtool) -> None:
-    torch.save({"model": {"w": torch.ones(2)}, "seen": Counter("aab")}, "in.pth")
+    saved = {"model": {"w": torch.ones(2)}, "seen": Counter("aab"), "list": [Counter("b")]}
+    torch.save(saved, "in.pth")
     ran = modtool("convert", "in.pth", "--to", "dcp", "-o", "out")
-    said = "note: becomes-plain: collections.Counter becomes dict: seen\n"
+    said = "note: becomes-plain: collections.Counter becomes dict: seen, list.0\n"
     assert (ran.code, ran.err) == (0, said)
     found = loaded("out")
     assert isinstance(found, dict)
     assert found["seen"] == {"a": 2, "b": 1}
+    assert found["list"] == [{"b": 1}]
 
 
 def test_what_torch_cannot_save_is_said(modtool: Modtool) -> None:

@@ -130,10 +130,6 @@ CODES: Mapping[str, tuple[Level, str]] = MappingProxyType(
             "note",
             "keys of dicts that are no text, which a distributed checkpoint makes text",
         ),
-        "tuple-becomes-list": (
-            "note",
-            "tuples with tensors or dicts in them, which a distributed checkpoint makes lists",
-        ),
         "becomes-plain": (
             "note",
             "values that weights_only=True refuses, written as what they are equal to",

@@ -2,13 +2,15 @@
 
 `torch.distributed.checkpoint` would have the whole object in memory. Here it is given tensors
 without data, and a planner that reads a block at the moment that it is written: memory is one
-block, whatever the size. Written against torch 2.13 (`default_planner.py`, `filesystem.py`).
+block, whatever the size, or one tuple, which torch saves whole. Written against torch 2.13
+(`default_planner.py`, `filesystem.py`).
 """
 
 import errno
 import math
 import os
 import warnings
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
@@ -30,9 +32,11 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from modtool.errors import CorruptFileError, OutputError
 from modtool.live.compute import dtype_of
-from modtool.pickles.plain import Unknown, items_of, plain
+from modtool.pickles.plain import Unknown, items_of, mapping_of, plain
 from modtool.pickles.symbols import Call, Global
 from modtool.plan import PlannedTensor
+from modtool.plan.distributed import is_entered
+from modtool.plan.plain_tree import COUNTER
 from modtool.plan.tree import entries
 from modtool.write.assembling import Box, regions
 from modtool.write.streams import Data
@@ -91,7 +95,10 @@ class Streaming(DefaultSavePlanner):
         self.buffer = bytearray()
 
     def realised(self, value: object) -> object:
-        """A value of the tree as Python has it; tensors have a shape and a type, and no data."""
+        """The tree as torch flattens it; tensors have a shape and a type, and no data.
+
+        What it saves as one value is left to `lookup_object`.
+        """
         if isinstance(value, PlannedTensor):
             shape, dtype = value.source.shape, dtype_of(value.dtype)
             empty = torch.empty(shape, dtype=dtype, device="meta")
@@ -100,9 +107,9 @@ class Streaming(DefaultSavePlanner):
         found = entries(value)
         if found is not None:
             return {key: self.realised(item) for key, item in found.items()}
-        if isinstance(value, list):
+        if isinstance(value, list) and is_entered(value):
             return [self.realised(item) for item in value]
-        return python_value(value)
+        return value
 
     def create_local_plan(self) -> SavePlan:
         """One item for every block of every tensor, and one for every value."""
@@ -123,13 +130,35 @@ class Streaming(DefaultSavePlanner):
         assert self.stream.name == name
         dtype, sizes = data.properties.dtype, tuple(data.chunk.sizes)
         nbytes = math.prod(sizes) * dtype.itemsize
-        if not nbytes:
-            return torch.empty(sizes, dtype=dtype)
         if len(self.buffer) < nbytes:
             self.buffer = bytearray(nbytes)
-        room = memoryview(self.buffer)[:nbytes]
-        self.stream.fill(room)
-        return torch.frombuffer(room, dtype=torch.uint8).view(dtype).view(sizes)
+        return self.stream.tensor(memoryview(self.buffer)[:nbytes], dtype, sizes)
+
+    def lookup_object(self, index: MetadataIndex) -> object:
+        """A value as Python has it, at the moment that it is saved."""
+        return self.python(super().lookup_object(index), {})
+
+    def python(self, value: object, made: dict[int, object]) -> object:
+        """A value with all that lies in it; what is shared, or contains itself, stays so."""
+        if isinstance(value, PlannedTensor):
+            room = memoryview(bytearray(value.nbytes))
+            stream = Stream(value.name, self.elements(value))
+            return stream.tensor(room, dtype_of(value.dtype), value.source.shape)
+        if id(value) in made:
+            return made[id(value)]
+        found = entries(value)
+        if found is not None:
+            mapping: dict[object, object] = {} if isinstance(value, dict) else OrderedDict()
+            made[id(value)] = mapping
+            mapping.update((key, self.python(item, made)) for key, item in found.items())
+            return mapping
+        if isinstance(value, list):
+            items = made[id(value)] = list[object]()
+            items.extend(self.python(item, made) for item in value)
+            return items
+        if isinstance(value, tuple):
+            return tuple(self.python(item, made) for item in value)
+        return python_value(value)
 
     def tensor_of(self, name: str) -> PlannedTensor:
         """The planned tensor of a flat name."""
@@ -179,6 +208,13 @@ class Stream:
             room[:count] = self.rest[:count]
             room, self.rest = room[count:], self.rest[count:]
 
+    def tensor(self, room: memoryview, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
+        """The next elements, in a buffer that they fill."""
+        if not room:
+            return torch.empty(shape, dtype=dtype)
+        self.fill(room)
+        return torch.frombuffer(room, dtype=torch.uint8).view(dtype).view(shape)
+
 
 def python_value(value: object) -> object:
     """A value that is no tensor, as torch saves it.
@@ -190,6 +226,8 @@ def python_value(value: object) -> object:
         return getattr(torch, value.name)
     if not isinstance(value, Call):
         return value
+    if value.callee == COUNTER:
+        return Counter(mapping_of(value))
     items = items_of(value)
     if items is not None:
         if value.callee == "torch.Size":

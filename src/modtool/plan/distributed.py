@@ -1,7 +1,8 @@
 """What a distributed checkpoint can hold: nested dicts whose keys are text, and lists.
 
-`torch.distributed.checkpoint` flattens what it saves (torch 2.13, `_nested_dict.py`): every key
-becomes text, a dict without entries disappears, and it does not look into tuples.
+`torch.distributed.checkpoint` flattens what it saves (torch 2.13, `_traverse.py`): every key
+becomes text, and a dict without entries disappears. It does not look into tuples: each is one
+value, a file of `torch.save` that keeps whatever lies in it as it was.
 """
 
 from collections.abc import Mapping
@@ -11,11 +12,11 @@ from modtool.errors import UsageError
 from modtool.notes import note
 from modtool.pickles.symbols import Call
 from modtool.plan.plain_tree import COUNTER
-from modtool.plan.records import Dropped, Plan
+from modtool.plan.records import Dropped, Plan, PlannedTensor
 from modtool.plan.tree import entries, joined
 from modtool.records import TensorInfo
 
-__all__ = ["distributed", "flat_names"]
+__all__ = ["distributed", "flat_names", "is_entered"]
 
 MANY = 3
 
@@ -32,9 +33,6 @@ def distributed(plan: Plan) -> Plan:
     notes = list(plan.notes)
     if walk.renamed:
         notes.append(note("keys-become-text", "", f"keys that are no text: {some(walk.renamed)}"))
-    if walk.tuples:
-        message = f"tuples with tensors or dicts in them: {some(walk.tuples)}"
-        notes.append(note("tuple-becomes-list", "", message))
     if walk.counters:
         notes.append(note("becomes-plain", "", f"{COUNTER} becomes dict: {some(walk.counters)}"))
     dropped = (*plan.dropped, *walk.dropped)
@@ -52,7 +50,6 @@ class Walk:
 
     dropped: list[Dropped] = field(default_factory=list)
     renamed: list[str] = field(default_factory=list)
-    tuples: list[str] = field(default_factory=list)
     counters: list[str] = field(default_factory=list)
     around: set[int] = field(default_factory=set)
 
@@ -62,7 +59,7 @@ class Walk:
             self.counters.append(path)
             value = value.arguments[0]
         found = entries(value)
-        if found is None and not is_entered(value):
+        if found is None and not isinstance(value, list):
             return value
         if id(value) in self.around:
             raise UsageError(
@@ -72,9 +69,7 @@ class Walk:
         if found is not None:
             made: object = self.mapping(found, path)
         else:
-            assert isinstance(value, list | tuple)
-            if isinstance(value, tuple):
-                self.tuples.append(path)
+            assert isinstance(value, list)
             made = [self.value(item, joined(path, index)) for index, item in enumerate(value)]
         self.around.remove(id(value))
         return made
@@ -95,11 +90,11 @@ class Walk:
 
 
 def is_entered(value: object) -> bool:
-    """True for a list or tuple with something in it that is saved by itself."""
-    if not isinstance(value, list | tuple):
-        return False
-    return any(
-        isinstance(item, TensorInfo) or entries(item) is not None or is_entered(item)
+    """True for a list with something in it that is saved by itself."""
+    return isinstance(value, list) and any(
+        isinstance(item, TensorInfo | PlannedTensor)
+        or entries(item) is not None
+        or is_entered(item)
         for item in value
     )
 
