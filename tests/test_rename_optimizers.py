@@ -1,5 +1,6 @@
 """New names of a model's parameters, in the optimizers beside it that go by name."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -133,3 +134,60 @@ def test_two_names_in_an_optimizer_do_not_become_one(modtool: Modtool) -> None:
     ran = modtool("convert", "in.pth", "--add-prefix", "net.", *FORM)
     assert ran.code == 2
     assert ran.err.startswith("error: 0.weight and net.0.weight would both be named net.0.weight\n")
+
+
+# -- what is left out ----------------------------------------------------------------------------
+
+
+def notes_of(modtool: Modtool, saved: object, *options: str) -> list[tuple[str, str]]:
+    torch.save(saved, "in.pth")
+    ran = modtool("convert", "in.pth", *options, "-o", "out.pth", "--force", "--json")
+    assert ran.code == 0
+    notes = json.loads(ran.out)["notes"]
+    return [(each["where"], each["message"]) for each in notes if "holds" in each["code"]]
+
+
+@pytest.mark.parametrize("to", ["checkpoint", "dcp"])
+@pytest.mark.parametrize("kind", ["by number", "by name", "with names"])
+def test_an_optimizer_that_holds_what_is_left_out_is_told_of(
+    modtool: Modtool, kind: str, to: str
+) -> None:
+    model = net()
+    optimizer = stepped(model, by_name=kind == "with names")
+    whole = {"model": model.state_dict(), "optim": optimizer.state_dict(), "epoch": 3}
+    if kind == "by name":
+        whole = saved(flat=False)
+    form = ("--to", to)
+    said = [("optim", "it still has a place for 1.weight, 1.bias, left out of the model")]
+    assert notes_of(modtool, whole, *form, "--drop", "1") == said
+    assert notes_of(modtool, whole, *form, "--keep", "0", "--rename", "0=first") == said
+    assert notes_of(modtool, whole, *form, "--drop", "1", "--drop-optimizer") == []
+    assert notes_of(modtool, whole, *form, "--add-prefix", "net.") == []
+    assert notes_of(modtool, whole, "--to", "state_dict", "--drop", "1") == []
+
+
+def test_an_optimizer_that_does_not_tell_is_not_guessed_at(modtool: Modtool) -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    groups = [{"params": model[1].parameters()}, {"params": model[0].parameters()}]
+    optimizer = torch.optim.Adam(groups)
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    whole = {"model": model.state_dict(), "optim": optimizer.state_dict()}
+    message = "it does not record which of its parameters are which, so which are left out"
+    form = ("--to", "checkpoint")
+    assert notes_of(modtool, whole, *form, "--drop", "1") == [("optim", message)]
+
+    other = nn.Conv1d(3, 5, 2)
+    sgd = torch.optim.SGD(other.parameters(), lr=0.1, momentum=0.9)
+    other(torch.ones(1, 3, 4)).sum().backward()
+    sgd.step()
+    whole = {"model": model.state_dict(), "optim of another": sgd.state_dict()}
+    assert notes_of(modtool, whole, *form, "--drop", "1") == []
+
+
+def test_an_optimizer_without_state_is_told_of_too(modtool: Modtool) -> None:
+    model = net()
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    whole = {"model": model.state_dict(), "sgd": sgd.state_dict()}
+    said = [("sgd", "it still has a place for 0.weight, left out of the model")]
+    assert notes_of(modtool, whole, "--to", "checkpoint", "--drop", "0.weight") == said

@@ -147,6 +147,10 @@ CODES: Mapping[str, tuple[Level, str]] = MappingProxyType(
             "note",
             "the optimizer's state in the same checkpoint still holds frozen parameters",
         ),
+        "optimizer-holds-dropped": (
+            "note",
+            "an optimizer beside the model still has a place for parameters that are left out",
+        ),
         "optimizer-order-assumed": (
             "note",
             "an optimizer's parameters taken to be in the model's order, as only that tells them",

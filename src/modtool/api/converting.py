@@ -99,8 +99,10 @@ def convert(
     plan = plans.plan_conversion(with_values(checkpoint), to=form, section=section)
     if salvage:
         plan = plans.salvage(plan, damage)
+    whole = plan
     for edit in edits:
         plan = edit(plan)
+    plan = plans.warn_of_dropped(whole, plan)
     return carry_out(plan, target, replace(writing, sharded=sharded, max_shard_size=largest))
 
 

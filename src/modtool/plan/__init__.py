@@ -27,7 +27,7 @@ from modtool.plan.edits import (
 )
 from modtool.plan.freezing import freeze, keep_norms_in_eval, unfreeze, warn_of_norms
 from modtool.plan.norms import BN_EVAL_KEY, BN_EVAL_METADATA, bn_eval_of, recorded_bn_eval
-from modtool.plan.optimizer import prune_optimizer, warn_of_optimizer
+from modtool.plan.optimizer import prune_optimizer, warn_of_dropped, warn_of_optimizer
 from modtool.plan.overflows import Overflow, notes_of_overflows
 from modtool.plan.records import Dropped, Fill, Form, Plan, PlannedTensor, Rule
 from modtool.plan.reinitialising import reinit
@@ -84,6 +84,7 @@ __all__ = [
     "types_of",
     "unfreeze",
     "view_of",
+    "warn_of_dropped",
     "warn_of_norms",
     "warn_of_optimizer",
     "weight_map",

@@ -1,7 +1,7 @@
-"""What an optimizer's state holds for frozen parameters, found and taken out.
+"""What an optimizer's state holds for parameters that are frozen, or left out of the model.
 
-It is taken out where it is known to be of a frozen parameter: by name, by order, or because every
-parameter that it may be of is frozen (see `optimizer_names`). Nothing is guessed.
+What it holds for frozen ones is taken out where it is known to be theirs: by name, by order, or
+because every parameter that it may be of is frozen (see `optimizer_names`). Nothing is guessed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,11 +11,14 @@ from modtool.errors import UsageError
 from modtool.notes import note
 from modtool.pickles.plain import items_of, mapping_of
 from modtool.plan.optimizer_names import told_of
-from modtool.plan.records import Dropped, Plan
+from modtool.plan.records import Dropped, Form, Plan
 from modtool.plan.tree import entries, find_key, put
 from modtool.records import Note
 
-__all__ = ["prune_optimizer", "warn_of_optimizer"]
+__all__ = ["prune_optimizer", "warn_of_dropped", "warn_of_optimizer"]
+
+NOBODY = "none of the model's"
+WITH_OPTIMIZERS: frozenset[Form] = frozenset({"checkpoint", "dcp", "full_model"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,8 @@ class Held:
 
     Attributes:
         section: Its name in the checkpoint.
-        frozen: Its number (or name) of each parameter that is known to be frozen -> what it is.
+        frozen: Its number (or name) of each parameter that is known to be frozen (or, for
+            `warn_of_dropped`, left out) -> what it is.
         stateful: Those of them that it has state for.
         doubtful: Its numbers that may be of a frozen parameter or of another one -> some of those.
         doubtful_state: Those of them that it has tensors for.
@@ -54,6 +58,29 @@ def warn_of_optimizer(plan: Plan) -> Plan:
             continue
         notes.append(note("optimizer-holds-frozen", held.section, message))
     return replace(plan, notes=(*plan.notes, *notes))
+
+
+def warn_of_dropped(before: Plan, after: Plan) -> Plan:
+    """The plan after some edits, with a note for each optimizer that still holds what they drop."""
+    left = {(tensor.source.section, tensor.source.name) for tensor in after.tensors}
+    gone = frozenset(
+        tensor.name
+        for tensor in before.model_tensors
+        if (tensor.source.section, tensor.source.name) not in left
+    )
+    notes = []
+    for held in holding(before, gone):
+        if at(after.tree, held.section) is None:
+            continue
+        if any(who != NOBODY for who in held.doubtful.values()):
+            message = "it does not record which of its parameters are which, so which are left out"
+        elif held.frozen:
+            names = listed(list(dict.fromkeys(held.frozen.values())))
+            message = f"it still has a place for {names}, left out of the model"
+        else:
+            continue
+        notes.append(note("optimizer-holds-dropped", held.section, message))
+    return replace(after, notes=(*after.notes, *notes))
 
 
 def prune_optimizer(plan: Plan, *, groups: bool = False) -> Plan:
@@ -156,13 +183,17 @@ def without_frozen(
 def optimizers(plan: Plan) -> Iterator[Held]:
     """What each optimizer of the output holds of the parameters that are frozen."""
     flags = plan.requires_grad or {}
-    frozen = frozenset(name for name, flag in flags.items() if not flag)
-    for section in sections_of(plan) if plan.form in ("checkpoint", "full_model") else ():
+    yield from holding(plan, frozenset(name for name, flag in flags.items() if not flag))
+
+
+def holding(plan: Plan, names: frozenset[str]) -> Iterator[Held]:
+    """What each optimizer of the output holds of some parameters."""
+    for section in sections_of(plan) if names and plan.form in WITH_OPTIMIZERS else ():
         tree = at(plan.tree, section)
         state = mapping_of(at(tree, "state"))
         groups = items_of(at(tree, "param_groups"))
-        if state is not None and groups is not None and frozen and are_numbered(groups):
-            yield held_of(plan, section, frozen, state, groups)
+        if state is not None and groups is not None and are_numbered(groups):
+            yield held_of(plan, section, names, state, groups)
 
 
 def sections_of(plan: Plan) -> list[str]:
@@ -197,7 +228,7 @@ def held_of(
             known[key] = " or ".join(names[:2]) + " or another" * (len(names) > 2)
         elif frozen_ones or not names:
             others = [name for name in names if name not in frozen]
-            doubtful[key] = " or ".join([*frozen_ones[:1], *others[:1]] or ["none of the model's"])
+            doubtful[key] = " or ".join([*frozen_ones[:1], *others[:1]] or [NOBODY])
     held = frozenset(
         tensor.name.split(".")[1]
         for tensor in plan.source.tensors
