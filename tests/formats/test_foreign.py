@@ -167,6 +167,24 @@ def test_every_kind_of_archive(tmp_path: Path, members: list[str], what: str, st
     assert step in caught.value.hint
 
 
+class Unwilling:
+    def __reduce__(self) -> str:
+        raise RuntimeError("not to be saved")
+
+
+@pytest.mark.parametrize("what", [torch.empty(4, dtype=torch.int4), Unwilling()])
+def test_what_a_save_that_failed_leaves(tmp_path: Path, what: object) -> None:
+    path = tmp_path / "x.pth"
+    with pytest.raises((KeyError, RuntimeError)):
+        torch.save({"w": torch.ones(3), "what": what}, path)
+    with pytest.raises(UnknownFormatError) as caught:
+        open_checkpoint(str(path))
+    assert str(caught.value) == (
+        f"{path}: what a torch.save that failed or was interrupted leaves: no object, no tensor\n"
+        "save it again, and see what error that torch.save ends with"
+    )
+
+
 def test_an_empty_archive() -> None:
     assert what_archive_it_is([])[0].startswith("a zip archive, but not one")
     assert what_it_is(b"PK\x05\x06" + bytes(18), 22)[0] == "an empty zip archive"

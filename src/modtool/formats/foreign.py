@@ -209,6 +209,11 @@ MEMBERS: tuple[tuple[str, str, str], ...] = (
     ("*.dist-info/WHEEL", "a Python wheel", "unzip it, or install it, and name what is inside"),
     ("*saved_model.pb", "a TensorFlow SavedModel, zipped", TENSORFLOW),
 )
+# What torch's writer adds to every archive, also to one that gets nothing else (torch 2.13,
+# `caffe2/serialize/inline_container.cc`).
+PREAMBLE = re.compile(
+    r"[^/]+/(?:version|byteorder|\.format_version|\.storage_alignment|\.data/serialization_id)"
+)
 # Files and folders that tell -> what.
 FOLDERS: tuple[tuple[str, str, str], ...] = (
     ("saved_model.pb", "a TensorFlow SavedModel", TENSORFLOW),
@@ -229,6 +234,11 @@ def what_archive_it_is(names: Iterable[str]) -> What:
     found = named(names, MEMBERS)
     if found is not None:
         return found
+    if names and all(PREAMBLE.fullmatch(name) for name in names):
+        return (
+            "what a torch.save that failed or was interrupted leaves: no object, no tensor",
+            "save it again, and see what error that torch.save ends with",
+        )
     weights = [name for name in names if name.endswith(WEIGHTS)]
     if weights:
         return f"a zip archive that holds {weights[0]}", "unzip it, and name what is inside"
