@@ -82,6 +82,33 @@ def test_a_folder_with_nothing_in_it_is_an_error(modtool: Modtool) -> None:
     )
 
 
+def test_a_folder_that_is_of_another_program_is_named_for_what_it_is(modtool: Modtool) -> None:
+    Path("export").mkdir()
+    Path("export/saved_model.pb").write_bytes(b"")
+    ran = modtool("check", "export")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == (
+        "error: export: a TensorFlow SavedModel\n"
+        "  load it in TensorFlow, and save its weights as a PyTorch state_dict\n"
+    )
+
+
+def test_an_index_that_leads_away_is_an_error_beside_what_can_be_read(modtool: Modtool) -> None:
+    torch.save(WASTEFUL, "x.pth")
+    Path("model.safetensors.index.json").write_text('{"weight_map": {"w": "../../w.safetensors"}}')
+    ran = modtool("check", ".", "--json")
+    assert ran.code == 2
+    assert findings(ran) == [("x.pth", "oversized-storage")]
+    assert json.loads(ran.out)["errors"] == [
+        {
+            "target": "model.safetensors.index.json",
+            "message": "model.safetensors.index.json: it names a file outside its folder: "
+            "'../../w.safetensors'",
+            "hint": "nothing was opened; correct the name if you trust the rest",
+        }
+    ]
+
+
 def test_several_processes_find_what_one_finds(tmp_path: Path) -> None:
     paths = []
     for number in range(6):

@@ -13,7 +13,7 @@ from modtool.checks.assertions import Assertion, parse_assertion
 from modtool.checks.records import Checked, Failure, Questions
 from modtool.checks.selection import selection_of
 from modtool.diff.loading import notes_on_loading
-from modtool.errors import ModelError, ModtoolError, TargetError, UsageError
+from modtool.errors import ModelError, ModtoolError, UsageError
 from modtool.formats.further_pickles import further_callables
 from modtool.notes import note
 from modtool.pickles.callables import callables_of, weights_only_of
@@ -158,13 +158,11 @@ def targets_in(target: str) -> Iterator[str]:
     if not is_file(target) or not os.path.isdir(target) or is_configuration(target):
         yield target
         return
-    from modtool.formats.searching import find_checkpoints
+    from modtool.formats.searching import find_checkpoints, nothing_below
 
     found = list(find_checkpoints(target))
     if not found:
-        raise TargetError(
-            f"{target}: no checkpoint in this folder or below it", "name the file itself"
-        )
+        raise nothing_below(target)
     yield from found
 
 

@@ -8,15 +8,18 @@ checkpoint, and so are numbered files without one. A suffix that other programs 
 import os
 from collections.abc import Iterator, Mapping
 
-from modtool.errors import ModtoolError
+from modtool.errors import ModtoolError, TargetError
 from modtool.formats import FORMATS, dcp, dcp_shards, deepspeed, sharded
 from modtool.formats.files import open_reader
 from modtool.formats.folders import NUMBERED, Listing, list_folder
+from modtool.formats.foreign import what_folder_it_is
 
-__all__ = ["find_checkpoints"]
+__all__ = ["find_checkpoints", "nothing_below"]
 
 CERTAIN = (".safetensors", ".pth", ".pt", ".ckpt", ".pth.tar", ".gguf", ".npz", ".npy", ".ptl")
 INDEX = ".index.json"
+# What an index is named after: one that cannot be read is a checkpoint that is broken.
+SHARDED = (".safetensors", ".bin", ".pt", ".pth")
 PERHAPS = (".bin", ".pkl", ".model")
 # What is broken, and not just something else.
 BROKEN = (b"version https://git-lfs", b"")
@@ -40,6 +43,14 @@ def find_checkpoints(folder: str) -> Iterator[str]:
             yield path
         elif not name.startswith(".") and not os.path.islink(path):
             yield from find_checkpoints(path)
+
+
+def nothing_below(folder: str) -> TargetError:
+    """The error of a folder in which nothing was found: what it is, where that is known."""
+    listing = list_folder(folder)
+    what, step = what_folder_it_is(listing.files, listing.folders)
+    what = what or "no checkpoint in this folder or below it"
+    return TargetError(f"{folder}: {what}", step or "name the file itself")
 
 
 def is_whole(listing: Listing) -> bool:
@@ -85,7 +96,7 @@ def is_candidate(folder: str, name: str) -> bool:
     if name.endswith(CERTAIN):
         return True
     if name.endswith(INDEX):
-        return bool(weight_map(path))
+        return name.removesuffix(INDEX).endswith(SHARDED) or bool(weight_map(path))
     return name.endswith(PERHAPS) and looks_like_one(path)
 
 
