@@ -172,11 +172,10 @@ class Unwilling:
         raise RuntimeError("not to be saved")
 
 
-@pytest.mark.parametrize("what", [torch.empty(4, dtype=torch.int4), Unwilling()])
-def test_what_a_save_that_failed_leaves(tmp_path: Path, what: object) -> None:
+def test_what_a_save_that_failed_leaves(tmp_path: Path) -> None:
     path = tmp_path / "x.pth"
-    with pytest.raises((KeyError, RuntimeError)):
-        torch.save({"w": torch.ones(3), "what": what}, path)
+    with pytest.raises(RuntimeError, match="not to be saved"):
+        torch.save({"w": torch.ones(3), "what": Unwilling()}, path)
     with pytest.raises(UnknownFormatError) as caught:
         open_checkpoint(str(path))
     assert str(caught.value) == (
