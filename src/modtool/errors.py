@@ -5,7 +5,8 @@
     ├── TargetError               no such file, folder, object or name
     │   └── UnknownFormatError    a file that is something else: says what, and what to do
     ├── CorruptFileError          a file that contradicts itself or ends too early
-    │   ├── TruncatedFileError    a file that ends too early, whose beginning may still be read
+    │   ├── DamagedFileError      a file of which a part is lost, whose rest may still be read
+    │   │   └── TruncatedFileError  a file that ends too early
     │   └── UnsafeFileError       a file whose reading would cost more than it may
     ├── ModelError                the user's own code raised: file, line, message
     └── OutputError               nothing could be written, or something would be overwritten
@@ -15,6 +16,7 @@ The message says what and where; the hint, on a line of its own, what to do.
 
 __all__ = [
     "CorruptFileError",
+    "DamagedFileError",
     "ModelError",
     "ModtoolError",
     "OutputError",
@@ -69,7 +71,16 @@ class CorruptFileError(ModtoolError):
     REMEDY = "the file is damaged, or was cut short: download or save it again"
 
 
-class TruncatedFileError(CorruptFileError):
+class DamagedFileError(CorruptFileError):
+    """A part of the file is lost; what is left of it may still be read."""
+
+    REMEDY = (
+        "download or save it again; if torch.save wrote it, `modtool convert --salvage` writes the "
+        "tensors that are whole"
+    )
+
+
+class TruncatedFileError(DamagedFileError):
     """The file ends before it should; what is left of it may still be read."""
 
     REMEDY = (

@@ -59,7 +59,7 @@ CODES: Mapping[str, tuple[Level, str]] = MappingProxyType(
         ),
         "truncated": (
             "warning",
-            "a file that ends too early; its header is shown, convert --salvage writes the rest",
+            "a file that ends too early or is damaged; convert --salvage writes what is whole",
         ),
         "missing-tensor": (
             "warning",

@@ -5,6 +5,7 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -189,6 +190,80 @@ def test_salvage_of_what_is_whole_loses_nothing(modtool: Modtool, tmp_path: Path
     save_zip(tmp_path / "a.pth")
     assert modtool("convert", "a.pth", "--salvage", "-o", "b.pth").code == 0
     assert torch.load(tmp_path / "b.pth").keys() == STATE.keys()
+
+
+def test_what_was_salvaged_is_not_advised_again(modtool: Modtool, tmp_path: Path) -> None:
+    save_zip(tmp_path / "a.pth")
+    (tmp_path / "a.pth").write_bytes((tmp_path / "a.pth").read_bytes()[:-1])
+    told = "warning: truncated: a.pth ends too early: 4 of 4 tensors are whole"
+    assert modtool("summary", "a.pth").err == (
+        f"{told}; download or save it again, or write those with: modtool convert --salvage\n"
+    )
+    ran = modtool("convert", "a.pth", "--salvage", "-o", "b.pth")
+    assert (ran.code, ran.err) == (0, f"{told}\n")
+
+
+def without_a_header(path: Path) -> None:
+    """Zeros from the end of the record of `a.weight` to within that of `a.bias`."""
+    data = path.read_bytes()
+    begin = ends_in(path)["a.weight"] - 4
+    end = ends_in(path)["a.bias"] - 4
+    path.write_bytes(data[:begin] + bytes(end - begin) + data[end:])
+
+
+def test_zeros_within_a_whole_archive(modtool: Modtool, tmp_path: Path) -> None:
+    save_zip(tmp_path / "a.pth")
+    without_a_header(tmp_path / "a.pth")
+    ran = modtool("convert", "a.pth", "-o", "b.pth")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == (
+        "error: a.pth: the header of member 'a/data/1' is damaged\n"
+        "  download or save it again; if torch.save wrote it, `modtool convert --salvage` writes "
+        "the tensors that are whole\n"
+    )
+    ran = modtool("convert", "a.pth", "-o", "b.pth", "--salvage")
+    assert ran.code == 1
+    assert ran.out.splitlines()[:2] == [
+        "left out a.weight: damaged: its bytes do not give the checksum that was saved with them",
+        "left out a.bias: lost: its bytes are not in the file",
+    ]
+    assert ran.err == (
+        "warning: truncated: a.bias: a.pth is damaged: 3 of 4 tensors can be found in it\n"
+    )
+    rest = torch.load(tmp_path / "b.pth")
+    assert list(rest) == ["empty", "b.steps"]
+    assert all(torch.equal(rest[name], STATE[name]) for name in rest)
+
+
+def test_a_file_of_a_set_with_zeros_in_it(modtool: Modtool, tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    save_zip(tmp_path / "set" / "pytorch_model-00001-of-00002.bin")
+    without_a_header(tmp_path / "set" / "pytorch_model-00001-of-00002.bin")
+    torch.save({"c": torch.ones(1)}, tmp_path / "set" / "pytorch_model-00002-of-00002.bin")
+    assert modtool("convert", "set", "-o", "b.pth", "--salvage").code == 1
+    assert list(torch.load(tmp_path / "b.pth")) == ["empty", "b.steps", "c"]
+
+
+def test_zeros_over_the_header_of_what_names_them(modtool: Modtool, tmp_path: Path) -> None:
+    save_zip(tmp_path / "a.pth")
+    data = (tmp_path / "a.pth").read_bytes()
+    (tmp_path / "a.pth").write_bytes(data[:26] + b"\xff\xff" + data[28:])
+    ran = modtool("convert", "a.pth", "-o", "b.pth", "--salvage")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == (
+        "error: a.pth: the header of member 'a/data.pkl' is damaged\n"
+        "  download or save it again: what is left does not say which tensors it has\n"
+    )
+
+
+def test_zeros_in_an_archive_of_arrays(modtool: Modtool, tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", a=np.ones(9), b=np.ones(9))
+    data = (tmp_path / "a.npz").read_bytes()
+    second = data.index(b"PK\x03\x04", 4)
+    (tmp_path / "a.npz").write_bytes(data[:second] + bytes(4) + data[second + 4 :])
+    ran = modtool("convert", "a.npz", "-o", "b.pth", "--salvage")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("error: a.npz: the header of member 'b.npy' is damaged\n")
 
 
 def test_a_training_checkpoint_keeps_its_values(modtool: Modtool, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from modtool import plan as plans
-from modtool.api.salvaging import damage
+from modtool.api.salvaging import damage, without_advice
 from modtool.api.targets import is_file
 from modtool.api.writing import PLAIN, Outcome, Writing, carry_out
 from modtool.errors import TargetError, UsageError
@@ -98,6 +98,7 @@ def convert(
         form = "checkpoint" if form == "state_dict" else form  # the only copy loses nothing unasked
     plan = plans.plan_conversion(with_values(checkpoint), to=form, section=section)
     if salvage:
+        plan = replace(plan, source=without_advice(plan.source))
         plan = plans.salvage(plan, damage)
     whole = plan
     for edit in edits:

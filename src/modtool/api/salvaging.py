@@ -1,10 +1,20 @@
 """`convert --salvage`: what of a damaged file is whole."""
 
-from modtool.formats.truncated import is_lost
-from modtool.records import FileRange, Storage
+from dataclasses import replace
+
+from modtool.formats.truncated import WHAT_TO_DO, is_lost
+from modtool.records import Checkpoint, FileRange, Storage
 from modtool.write.streams import Sources
 
-__all__ = ["damage"]
+__all__ = ["damage", "without_advice"]
+
+
+def without_advice(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint with notes that do not advise what is being done."""
+    notes = (
+        replace(note, message=note.message.removesuffix(WHAT_TO_DO)) for note in checkpoint.notes
+    )
+    return replace(checkpoint, notes=tuple(notes))
 
 
 def damage(storage: Storage) -> str:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
-from modtool.errors import CorruptFileError, TruncatedFileError, UnknownFormatError
+from modtool.errors import CorruptFileError, DamagedFileError, UnknownFormatError
 from modtool.formats import gguf, npy, safetensors, sharded, torch_legacy, torch_tar, zip_archive
 from modtool.formats.files import Reader, open_reader
 from modtool.formats.folders import folder_of, read_folder
@@ -64,13 +64,13 @@ def open_checkpoint(path: str, *, truncated: bool = False) -> Checkpoint:
 
     Args:
         path: The file, index or folder.
-        truncated: Whether a file may end too early. Storages beyond its end have no data then,
-            and a note says so.
+        truncated: Whether a file may end too early or have lost a part. Storages that are lost have
+            no data then, and a note says so.
 
     Raises:
         TargetError: There is no such file.
         UnknownFormatError: It is something else; the message says what.
-        TruncatedFileError: It ends too early.
+        DamagedFileError: A part of it is lost, as when it ends too early.
         CorruptFileError: It contradicts itself.
     """
     checkpoint = read_target(os.fspath(path), truncated=truncated)
@@ -82,7 +82,7 @@ def read_as(known: Format, reader: Reader, *, truncated: bool) -> Checkpoint:
     read_left = SETS.get(known.NAME) or LEFTOVERS.get(known.NAME)
     try:
         return known.read(reader)
-    except TruncatedFileError:
+    except DamagedFileError:
         if not truncated or read_left is None:
             raise
     return read_left(reader)

@@ -6,7 +6,7 @@ Layout: torch 2.13, `torch/serialization.py` and `torch/csrc/jit/serialization/e
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from modtool.errors import CorruptFileError
+from modtool.errors import CorruptFileError, DamagedFileError
 from modtool.formats.files import Reader
 from modtool.formats.zip_directory import Directory, member_range, read_member
 from modtool.notes import note
@@ -63,7 +63,7 @@ class ArchiveStorages:
         suffix: What follows the key in a record's name.
         prefix: What makes the keys of this pickle unique among those of others.
         found: Every storage found so far, by its unique key; may be shared with other pickles.
-        lost: Whether a record may be missing; the storage then has no data.
+        lost: Whether a record may be missing or damaged; the storage then has no data.
     """
 
     reader: Reader
@@ -102,11 +102,19 @@ class ArchiveStorages:
         if identifier.location == "meta":
             return Storage(key, identifier.nbytes, "meta")
         name = f"{self.folder}/{identifier.key}{self.suffix}"
-        member = self.directory.members.get(name)
-        if member is None and self.lost:
+        try:
+            place = self.record(name)
+        except DamagedFileError:
+            if not self.lost:
+                raise
             empty = None if identifier.nbytes else FileRange(self.reader.path, 0, 0)
             return Storage(key, identifier.nbytes, identifier.location, empty, self.byteorder)
+        return Storage(key, place.length, identifier.location, place, self.byteorder)
+
+    def record(self, name: str) -> FileRange:
+        """Where a record lies."""
+        member = self.directory.members.get(name)
         if member is None:
-            raise CorruptFileError(f"{self.reader.path}: storage {identifier.key} has no record")
-        place = member_range(self.reader, member)
-        return Storage(key, member.size, identifier.location, place, self.byteorder)
+            key = name.removeprefix(f"{self.folder}/").removesuffix(self.suffix)
+            raise DamagedFileError(f"{self.reader.path}: storage {key} has no record")
+        return member_range(self.reader, member)

@@ -3,7 +3,7 @@
 import os
 from typing import Protocol
 
-from modtool.errors import TruncatedFileError, UnknownFormatError
+from modtool.errors import DamagedFileError, UnknownFormatError
 from modtool.formats import safetensors, torch_legacy, torch_zip
 from modtool.formats.files import Reader, open_reader
 from modtool.formats.foreign import what_it_is
@@ -38,7 +38,7 @@ def read_part(path: str, *, truncated: bool = False) -> Checkpoint:
 
     Raises:
         UnknownFormatError: It is something else; the message says what.
-        TruncatedFileError: It ends too early.
+        DamagedFileError: It ends too early.
     """
     with open_reader(path) as reader:
         head = reader.head(HEAD)
@@ -47,7 +47,7 @@ def read_part(path: str, *, truncated: bool = False) -> Checkpoint:
                 with errors_name(path):
                     try:
                         return known.read(reader)
-                    except TruncatedFileError:
+                    except DamagedFileError:
                         if not truncated:
                             raise
                         return LEFTOVERS[known.NAME](reader)

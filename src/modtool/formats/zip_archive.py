@@ -13,7 +13,7 @@ from modtool.formats.foreign import what_archive_it_is
 from modtool.formats.zip_directory import Directory, read_directory
 from modtool.records import Checkpoint
 
-__all__ = ["ARCHIVES", "NAME", "SUFFIXES", "read", "sniff"]
+__all__ = ["ARCHIVES", "NAME", "SUFFIXES", "kind_of", "read", "sniff"]
 
 NAME = "zip"
 SUFFIXES = (".zip",)
@@ -53,8 +53,13 @@ def read(reader: Reader) -> Checkpoint:
         CorruptFileError: It contradicts itself.
     """
     directory = read_directory(reader)
-    for archive in ARCHIVES:
-        if archive.claims(directory):
-            return archive.read_archive(reader, directory)
+    archive = kind_of(directory)
+    if archive is not None:
+        return archive.read_archive(reader, directory)
     what, hint = what_archive_it_is(directory.members)
     raise UnknownFormatError(f"{reader.path}: {what}", hint)
+
+
+def kind_of(directory: Directory) -> Archive | None:
+    """The first of `ARCHIVES` that claims an archive with these members."""
+    return next((archive for archive in ARCHIVES if archive.claims(directory)), None)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from modtool.errors import CorruptFileError, TruncatedFileError, UnsafeFileError
+from modtool.errors import CorruptFileError, DamagedFileError, TruncatedFileError, UnsafeFileError
 from modtool.formats.files import Reader
 from modtool.records import FileRange
 
@@ -237,7 +237,7 @@ def data_start(reader: Reader, member: Member) -> int:
     mark, name_length, extra_length = LOCAL_LENGTHS.unpack(local)
     start: int = member.header + LOCAL_LENGTHS.size + name_length + extra_length
     if mark != b"PK\x03\x04" or start + member.compressed > member.limit:
-        raise CorruptFileError(f"{reader.path}: the header of member {member.name!r} is damaged")
+        raise DamagedFileError(f"{reader.path}: the header of member {member.name!r} is damaged")
     return start
 
 
