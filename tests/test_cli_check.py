@@ -65,6 +65,13 @@ def test_ordinary_values_of_a_distributed_checkpoint(modtool: Modtool) -> None:
     assert (ran.code, codes(ran)) == (0, [])
 
 
+def test_the_version_of_torch_is_ordinary(modtool: Modtool) -> None:
+    torch.save({"w": torch.zeros(2), "torch": torch.__version__, "rest": ...}, "ckpt.pth")
+    ran = modtool("check", "ckpt.pth", "--json")
+    assert (ran.code, codes(ran)) == (0, [])
+    assert json.loads(ran.out)["weights_only"] is False  # torch does not take its own class
+
+
 def test_a_legacy_value_of_a_distributed_checkpoint_is_judged(modtool: Modtool) -> None:
     save_distributed({"evil": "x" * 1000}, Path("folder"))
     item = Path("folder/__0_0.distcp")

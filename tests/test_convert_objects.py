@@ -206,6 +206,7 @@ def test_types_that_change_are_named_once(modtool: Modtool) -> None:
         "settings": Settings(a=1),
         "steps": range(0, 6, 2),
         "when": datetime.datetime(2020, 1, 2, 3, tzinfo=datetime.UTC),
+        "torch": torch.torch_version.TorchVersion("2.13.0+cpu"),
         np.int64(7): None,
     }
     said = document(modtool, saved)
@@ -221,6 +222,7 @@ def test_types_that_change_are_named_once(modtool: Modtool) -> None:
         "tests.test_convert_objects.Settings becomes dict: settings",
         "range becomes list: steps",
         "datetime.datetime becomes str: when",
+        "torch.torch_version.TorchVersion becomes str: torch",
     ]
     found = torch.load("out.pth", weights_only=True)
     assert repr(found) == repr(
@@ -236,6 +238,7 @@ def test_types_that_change_are_named_once(modtool: Modtool) -> None:
             "settings": {"a": 1},
             "steps": [0, 2, 4],
             "when": "2020-01-02T03:00:00+00:00",
+            "torch": "2.13.0+cpu",
             7: None,
         }
     )

@@ -14,7 +14,7 @@ from modtool.pickles.packed import encoded, from_codec
 from modtool.pickles.symbols import ABSENT, Call, Global, PersistentId, class_named
 
 __all__ = ["BUILTINS", "CONTAINERS", "FROZENSET", "SET", "TUPLE", "Unknown", "attributes_of"]
-__all__ += ["breadth", "builtin", "fields_of", "is_set", "items_of", "mapping_of", "plain"]
+__all__ += ["bare", "breadth", "builtin", "fields_of", "is_set", "items_of", "mapping_of", "plain"]
 
 # Longer texts and larger numbers as keys of a list of pairs can make a dict of it quadratic.
 MAX_KEY_TEXT = 1000
@@ -271,12 +271,12 @@ def attributes_of(value: object) -> Mapping[str, object] | None:
 def plain(value: object) -> object:
     """The exact plain equivalent of one symbol, or an `Unknown`. Containers are not entered."""
     if isinstance(value, Global):
-        return value.qualified
+        return bare(value.qualified)
     if isinstance(value, PersistentId):
         return Unknown("persistent id")
     if not isinstance(value, Call):
         return value
-    convert = EQUIVALENTS.get(value.callee) if not (value.items or value.appended) else None
+    convert = EQUIVALENTS.get(value.made) if not (value.items or value.appended) else None
     try:
         found = convert(value) if convert else None
     except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, struct.error):
@@ -286,7 +286,7 @@ def plain(value: object) -> object:
 
 def described(call: Call) -> str:
     """`ekit.Color(1)`: what would be made, with the arguments where they are few and simple."""
-    made = call.made or "the result of a call"
+    made = bare(call.made) or "the result of a call"
     if call.callee.endswith(".getattr"):
         return class_named(call) or made
     arguments = call.arguments
@@ -298,6 +298,12 @@ def described(call: Call) -> str:
     if not all(map(is_short, arguments)):
         return made
     return f"{made}({', '.join(map(repr, arguments))})"
+
+
+def bare(name: str) -> str:
+    """`range` for `builtins.range` and `__builtin__.xrange`; any other name as it is."""
+    name = "builtins.range" if name == "__builtin__.xrange" else name
+    return name.removeprefix("__builtin__.").removeprefix("builtins.")
 
 
 def is_short(value: object) -> bool:
@@ -328,6 +334,12 @@ def windows_path(call: Call) -> object:
     import ntpath
 
     return ntpath.join(*texts(call)) if call.arguments else "."
+
+
+def version(call: Call) -> object:
+    """The text that `torch.__version__` is."""
+    text = call.arguments[-1]
+    return text if isinstance(text, str) else None
 
 
 def device(call: Call) -> object:
@@ -388,6 +400,7 @@ EQUIVALENTS: Mapping[str, Callable[[Call], object]] = MappingProxyType(
     {
         "_codecs.encode": from_codec,
         "torch.device": device,
+        "torch.torch_version.TorchVersion": version,
         "argparse.Namespace": namespace,
         "types.SimpleNamespace": namespace,
         "torch.serialization._get_layout": layout,

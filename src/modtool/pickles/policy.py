@@ -166,6 +166,7 @@ ORDINARY = frozenset(
     (
         *in_module("collections", "OrderedDict defaultdict Counter deque"),
         *in_module("builtins", CONTAINERS),
+        *in_module("builtins", "Ellipsis NotImplemented"),
         *in_module("copyreg", "_reconstructor __newobj__ __newobj_ex__"),
         "_codecs.encode",
         *in_module("numpy", "dtype ndarray"),
@@ -182,6 +183,7 @@ ORDINARY = frozenset(
         *in_module("pathlib._local", PATHS),
         *in_module("datetime", "datetime date time timedelta timezone"),
         *in_module("torch", "Size device Tensor dtype"),
+        "torch.torch_version.TorchVersion",
         *(f"torch.{name}" for name in DTYPES),
         *SCHEMES,
         *in_module("torch._utils", REBUILDS),

@@ -27,6 +27,7 @@ from modtool.pickles.plain import (
     TUPLE,
     Unknown,
     attributes_of,
+    bare,
     builtin,
     fields_of,
     items_of,
@@ -59,10 +60,7 @@ ELEMENTS: Mapping[str, str] = MappingProxyType(
 SCALAR = "NumPy scalar"
 # What a user calls what is pickled under another name.
 CALLED: Mapping[str, str] = MappingProxyType(
-    dict.fromkeys(NUMPY_ARRAYS, "NumPy array")
-    | dict.fromkeys(NUMPY_SCALARS, SCALAR)
-    | dict.fromkeys(RANGES, "range")
-    | dict.fromkeys(FROZENSET, "frozenset")
+    dict.fromkeys(NUMPY_ARRAYS, "NumPy array") | dict.fromkeys(NUMPY_SCALARS, SCALAR)
 )
 DESCRIBED: Mapping[str, str] = MappingProxyType(
     {f"{module}.slice": "a slice" for module in BUILTINS}
@@ -398,7 +396,7 @@ def called(value: object) -> str | None:
         return "frozenset"
     if not isinstance(value, Call) or value.callee in BUILT_IN or value.callee == "_codecs.encode":
         return None
-    return CALLED.get(value.callee, value.made.removeprefix("builtins."))
+    return CALLED.get(value.callee, bare(value.made))
 
 
 def numbers_of(value: Call) -> object:
@@ -434,7 +432,7 @@ def describe(value: object) -> str:
         return "a reference to something outside"
     named = class_named(value)
     if named:
-        return f"the class or function {named}"
+        return f"the class or function {bare(named)}"
     if not isinstance(value, Call):
         return a_kind(value)
     if value.callee.startswith("torch._utils._rebuild_"):
