@@ -5,6 +5,7 @@ import io
 import json
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -434,3 +435,29 @@ def test_names_that_begin_with_a_dot(modtool: Modtool, name: str) -> None:
     ran = modtool("summary", "x.pth")
     assert ran.code == 0
     assert "parameters 5 " in ran.out
+
+
+def test_values_that_a_user_set_stand_before_what_a_trainer_keeps(modtool: Modtool) -> None:
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 3)
+    parts = {
+        "callbacks": {"EarlyStopping{}": {"wait_count": 2}},
+        "optimizer_states": [optimizer.state_dict()],
+        "lr_schedulers": [scheduler.state_dict()],
+        "loops": {"fit_loop": {"ready": 5}},
+        "state_dict": model.state_dict(),
+        "hyper_parameters": {"net": {"depth": 3}, "args": Namespace(name="a"), "lr": 0.5},
+        "epoch": 4,
+    }
+    torch.save(parts, "last.ckpt")
+    text = modtool("summary", "last.ckpt").out.partition("\nvalues\n")[2]
+    names = [line.split()[0] for line in text.splitlines()[2:22]]
+    assert names[:6] == [
+        *("epoch", "hyper_parameters.lr", "hyper_parameters.net.depth"),
+        *("hyper_parameters.args.name", "optimizer_states.0.param_groups.0.lr"),
+        "callbacks.EarlyStopping{}.wait_count",
+    ]
+    assert all(
+        name.startswith(("loops.", "lr_schedulers.", "optimizer_states.")) for name in names[6:]
+    )

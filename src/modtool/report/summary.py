@@ -7,6 +7,7 @@ from functools import partial
 from types import MappingProxyType
 
 from modtool.records import Checkpoint, ModuleNode, TensorInfo, section_label
+from modtool.report.beside import section_tables, value_tables
 from modtool.report.columns import chosen
 from modtool.report.figures import Figures, ancestors, module_figures
 from modtool.report.tables import Column, Report, Table
@@ -24,7 +25,6 @@ __all__ = ["summary_report"]
 MODULE_DEFAULT = ("module", "parameters", "trainable", "mode", "shape")
 NAMES_DEFAULT = ("module", "parameters", "bytes", "dtype", "shape")
 TENSOR_DEFAULT = ("tensor", "shape", "dtype", "bytes")
-MAX_VALUES = 20
 
 
 def summary_report(
@@ -354,46 +354,3 @@ def tensor_row(
         "shares_with": shares_with,
     }
     return tuple(values[column.key] for column in columns)
-
-
-# -- what else a training checkpoint holds ------------------------------------------------------
-
-SECTION_COLUMNS = (
-    Column("section", "section", "name of the part"),
-    Column("role", "role", "what it is"),
-    Column("tensors", "tensors", "how many tensors it has", "count"),
-    Column("bytes", "bytes", "their bytes", "bytes"),
-)
-VALUE_COLUMNS = (
-    Column("value", "value", "dotted name of the value"),
-    Column("is", "is", "what it is"),
-)
-
-
-def section_tables(checkpoint: Checkpoint) -> tuple[Table, ...]:
-    """One table of the sections, where there are any."""
-    if not checkpoint.sections:
-        return ()
-    rows = tuple(
-        (section_label(str(name)), *figures)
-        for name, *figures in (part.values() for part in sections_document(checkpoint))
-    )
-    return (Table(SECTION_COLUMNS, rows, "sections"),)
-
-
-def value_tables(checkpoint: Checkpoint) -> tuple[Table, ...]:
-    """One table of plain values and metadata, the outermost first, and how many more there are."""
-    values = {**checkpoint.metadata, **checkpoint.values}
-    if not values:
-        return ()
-    names = sorted(values, key=lambda name: name.count("."))
-    rows: list[tuple[object, ...]] = [(name, brief(values[name])) for name in names[:MAX_VALUES]]
-    if len(names) > MAX_VALUES:
-        rows.append(("…", f"{len(names) - MAX_VALUES:,} more: --json shows all"))
-    return (Table(VALUE_COLUMNS, tuple(rows), "values"),)
-
-
-def brief(value: object) -> str:
-    """A value on one line."""
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:59]}…"
