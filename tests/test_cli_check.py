@@ -130,6 +130,23 @@ def test_the_line_for_safe_globals_is_the_one_that_torch_needs(modtool: Modtool)
         assert isinstance(torch.load("full.pth", weights_only=True), nn.Sequential)
 
 
+class AttributeDict(dict[str, object]):
+    """As Lightning's, which hyper-parameters are saved in."""
+
+
+def test_a_refusal_that_nothing_changes_is_told_before_those_that_a_line_would(
+    modtool: Modtool,
+) -> None:
+    torch.save({"hyper_parameters": AttributeDict(lr=0.5)}, "last.ckpt")
+    name = f"{__name__}.AttributeDict"
+    assert (
+        f"\ntorch.load(…, weights_only=True) refuses it: items are set in a {name}, not in a dict "
+        "(and 1 more); no add_safe_globals changes that\n\n"
+    ) in modtool("check", "last.ckpt").out
+    with torch.serialization.safe_globals([AttributeDict]), pytest.raises(pickle.UnpicklingError):
+        torch.load("last.ckpt", weights_only=True)
+
+
 def test_oversized_storages_say_what_they_waste(modtool: Modtool) -> None:
     torch.save({"w": torch.zeros(100, 1000)[:2]}, "big.pth")
     ran = modtool("check", "big.pth", "--json")

@@ -26,7 +26,7 @@ class WeightsOnly:
         needed: The classes and functions that would have to be added, as Python expressions.
         imports: The modules that the expressions need imported, besides torch itself.
         registering: The modules of torch that allow their own classes once they are imported.
-        possible: False when even adding those would not help.
+        lasting: The reasons that stay when those are added and imported.
     """
 
     accepted: bool
@@ -34,7 +34,12 @@ class WeightsOnly:
     needed: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()
     registering: tuple[str, ...] = ()
-    possible: bool = True
+    lasting: tuple[str, ...] = ()
+
+    @property
+    def possible(self) -> bool:
+        """False when nothing that could be added would help."""
+        return not self.lasting
 
     @property
     def line(self) -> str:
@@ -233,7 +238,7 @@ def weights_only(pickles: Mapping[str, Pickle]) -> WeightsOnly:
         needed=tuple(dict.fromkeys(each.needed for each in found if each.needed)),
         imports=modules(each for each in found if each.needed),
         registering=modules(each for each in found if not each.needed),
-        possible=all(each.possible for each in found),
+        lasting=tuple(dict.fromkeys(each.reason for each in found if not each.possible)),
     )
 
 
@@ -349,4 +354,5 @@ def obstacle_of_persistent_id(identifier: PersistentId) -> Obstacle | None:
 
 def refused(reasons: Iterable[str]) -> WeightsOnly:
     """The answer for a container that `weights_only=True` never reads."""
-    return WeightsOnly(False, tuple(reasons), possible=False)
+    found = tuple(reasons)
+    return WeightsOnly(False, found, lasting=found)

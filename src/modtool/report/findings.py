@@ -131,7 +131,10 @@ def verdict_lines(verdict: WeightsOnly) -> Iterator[str]:
         yield "torch.load(…, weights_only=True) accepts it"
         return
     more = f" (and {len(verdict.reasons) - 1} more)" if len(verdict.reasons) > 1 else ""
-    yield f"torch.load(…, weights_only=True) refuses it: {verdict.reasons[0]}{more}"
+    first = (verdict.lasting or verdict.reasons)[0]
+    helpless = verdict.lasting and verdict.needed  # a user would try what is needed, in vain
+    end = "; no add_safe_globals changes that" if helpless else ""
+    yield f"torch.load(…, weights_only=True) refuses it: {first}{more}{end}"
     if verdict.line:
         yield f"where you trust it: {verdict.line}"
 
