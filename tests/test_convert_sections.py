@@ -182,6 +182,20 @@ def test_a_tensor_taken_out_of_a_list_leaves_the_others_in_their_places(modtool:
     assert torch.equal(found[1], layers[1])
 
 
+@pytest.mark.parametrize(("renaming", "new"), [("layers.0=first", "first"), ("layers=x", "x.0")])
+def test_a_tensor_in_a_list_is_not_said_to_be_renamed(
+    modtool: Modtool, renaming: str, new: str
+) -> None:
+    torch.save({"model": {"layers": [torch.ones(1)], "w": torch.ones(3)}, "epoch": 1}, "in.pth")
+    options = ("--rename", renaming, "--to", "checkpoint", "-o", "out.pth")
+    said = f"error: layers.0 lies in a list and cannot become {new}\n"
+    remedy = "leave it out of what is renamed, or write safetensors, whose names are flat"
+    assert modtool("convert", "in.pth", *options) == Ran(2, "", f"{said}  {remedy}\n")
+    assert not Path("out.pth").exists()
+    assert modtool("convert", "in.pth", "--rename", renaming, "-o", "x.safetensors").code == 0
+    assert sorted(load_file("x.safetensors")) == sorted([new, "w"])
+
+
 @pytest.mark.parametrize("options", [(), ("--to", "dcp"), ("--dry-run",)])
 def test_a_tensor_does_not_take_the_name_of_a_value(
     modtool: Modtool, options: tuple[str, ...]

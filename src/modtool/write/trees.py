@@ -14,6 +14,8 @@ from modtool.write.storages import key_of
 
 __all__ = ["Tree"]
 
+NOT_RENAMED = "leave it out of what is renamed, or write safetensors, whose names are flat"
+
 
 @dataclass(slots=True)
 class Tree:
@@ -63,10 +65,23 @@ class Tree:
         items: list[object] = []
         if isinstance(value, list):
             self.done[id(value)] = items
-        for index, item in enumerate(value):  # what is left out leaves its place to nothing
-            found = None if self.is_gone(item) else self.value(item, joined(path, index))
-            items.append(found)
+        for index, item in enumerate(value):
+            items.append(self.item(item, joined(path, index)))
         return items if isinstance(value, list) else tuple(items)
+
+    def item(self, value: object, path: str) -> object:
+        """What stands in a list or tuple; what is left out leaves its place to nothing."""
+        if self.is_gone(value):
+            return None
+        if isinstance(value, TensorInfo) and self.is_renamed(value):
+            new = self.planned[value.section, value.name].name
+            raise OutputError(f"{value.name} lies in a list and cannot become {new}", NOT_RENAMED)
+        return self.value(value, path)
+
+    def is_renamed(self, value: TensorInfo) -> bool:
+        """True for a tensor of the model with a new name; the plan's tree has those of others."""
+        planned = self.planned[value.section, value.name]
+        return planned.name != value.name and planned.section in self.plan.models
 
     def ordered(self, value: Call, path: str) -> object:
         """An OrderedDict; other calls hold no tensors and stay as they are."""
@@ -89,17 +104,12 @@ class Tree:
         return isinstance(value, TensorInfo) and (value.section, value.name) not in self.planned
 
     def key(self, key: object, value: object) -> object:
-        """The key of an entry: a tensor that is renamed changes the last part of its path.
-
-        In an optimizer the plan's tree has the new names already.
-        """
-        if not isinstance(value, TensorInfo):
+        """The key of an entry: a tensor that is renamed changes the last part of its path."""
+        if not isinstance(value, TensorInfo) or not self.is_renamed(value):
             return key
-        planned = self.planned[value.section, value.name]
-        new = planned.name
-        if new == value.name or planned.section not in self.plan.models:
-            return key
+        new = self.planned[value.section, value.name].name
         before = value.name.removesuffix(str(key))
         if not new.startswith(before) or not value.name.endswith(str(key)):
-            raise OutputError(f"{value.name} lies in a dict of its own and cannot become {new}")
+            where = "lies in a dict of its own"
+            raise OutputError(f"{value.name} {where} and cannot become {new}", NOT_RENAMED)
         return new.removeprefix(before)
