@@ -132,6 +132,35 @@ def test_a_process_that_is_killed_leaves_no_index(source: Path, tmp_path: Path, 
     assert not made or os.listdir(target) == []
 
 
+def hidden_in(folder: Path) -> list[str]:
+    return [name for name in os.listdir(folder) if name.startswith(".modtool-")]
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_what_some_of_the_processes_left_is_gone_after_the_next_run(
+    source: Path, tmp_path: Path, made: bool
+) -> None:
+    target = tmp_path / "many"
+    if made:
+        target.mkdir()
+    parent = target if made else tmp_path
+    options = (source, "-o", target, "--max-shard-size", "1MB")
+    second = start(1, 2, *options)  # and the first one never comes
+    assert second.communicate() == ("", "")
+    (left,) = hidden_in(parent)
+    long_ago = time.time() - 60
+    os.utime(parent / left, (long_ago, long_ago))
+    alone(source, "-o", parent / "other.safetensors")
+    assert hidden_in(parent) == [left]  # another machine may be writing the rest of that set
+    again = start(1, 2, *options)
+    assert again.communicate() == ("", "")
+    assert hidden_in(parent) == [left]  # nor does a run remove what it shares with others
+    os.utime(parent / left, (long_ago, long_ago))
+    alone(*options)
+    assert hidden_in(parent) == []
+    assert len([*target.glob("model-*")]) == 10
+
+
 def test_ranks_that_do_not_fit(source: Path, tmp_path: Path) -> None:
     out, err = start(2, 2, source, "-o", tmp_path / "x.pth").communicate()
     said = "error: RANK=2 and WORLD_SIZE=2 do not fit together\n  unset them\n"

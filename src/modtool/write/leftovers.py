@@ -12,15 +12,18 @@ import re
 import secrets
 import shutil
 import time
+from hashlib import sha256
 
-__all__ = ["hidden_name", "hold", "sweep"]
+__all__ = ["digits_of", "hidden_name", "hold", "sweep"]
 
-HIDDEN = re.compile(r"\.modtool-([0-9a-f]{8})-[0-9a-f]{16}\.tmp\Z")
+# Which running system it is from, for which place it is if several processes share it, which it is.
+HIDDEN = re.compile(r"\.modtool-([0-9a-f]{8})-([0-9a-f]{8})?[0-9a-f]{16}\.tmp\Z")
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 SHARED = "0" * 8
 # Between the birth of a hidden folder and its lock nobody holds it.
 YOUNG = 5.0
-# Locks need not reach from machine to machine: what another one left has to be old.
+# Locks need not reach from machine to machine: what another one left has to be old. Unless it is
+# for the very place that is written to now, where of two runs one wins.
 OLD = 24 * 3600.0
 
 
@@ -28,9 +31,15 @@ def hidden_name(text: str | None = None) -> str:
     """A name that says which running system it is from; of `text` alone, the same on all of them.
 
     Args:
-        text: Sixteen hexadecimal digits; None for random ones.
+        text: Sixteen hexadecimal digits, after the eight of `digits_of` its place; None for random
+            ones.
     """
     return f".modtool-{SHARED if text else this_boot()}-{text or secrets.token_hex(8)}.tmp"
+
+
+def digits_of(place: str) -> str:
+    """Eight digits that tell what is for one place from what is for others."""
+    return sha256(place.encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
 def this_boot() -> str:
@@ -48,15 +57,21 @@ def hold(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
-def sweep(folder: str) -> None:
-    """Remove what runs that were killed have left in a folder; what cannot be removed stays."""
+def sweep(folder: str, place: str | None = None, own: str | None = None) -> None:
+    """Remove what runs that were killed have left in a folder; what cannot be removed stays.
+
+    Args:
+        folder: Where they wrote.
+        place: Digits of the place that a set is to be written to.
+        own: The name of what this run shares with others, which may have written to it already.
+    """
     with contextlib.suppress(OSError), os.scandir(folder or ".") as entries:
         for path in [entry.path for entry in entries if HIDDEN.match(entry.name)]:
-            if is_abandoned(path):
+            if os.path.basename(path) != own and is_abandoned(path, place):
                 remove(path)
 
 
-def is_abandoned(path: str) -> bool:
+def is_abandoned(path: str, place: str | None) -> bool:
     """True for what no process holds any more."""
     found = HIDDEN.match(os.path.basename(path))
     try:
@@ -71,7 +86,8 @@ def is_abandoned(path: str) -> bool:
     finally:
         os.close(descriptor)
     here = found is not None and found[1] == this_boot() != SHARED
-    return age > (YOUNG if here else OLD)
+    same_place = found is not None and found[2] is not None and found[2] == place
+    return age > (YOUNG if here or same_place else OLD)
 
 
 def remove(path: str) -> None:

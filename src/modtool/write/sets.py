@@ -34,7 +34,7 @@ from modtool.write.atomic import (
     write_all,
 )
 from modtool.write.files import put_file, source_files
-from modtool.write.leftovers import hidden_name, hold, sweep
+from modtool.write.leftovers import digits_of, hidden_name, hold, sweep
 from modtool.write.payload import Compute
 from modtool.write.streams import Progress, Sources
 
@@ -225,9 +225,11 @@ def staged(names: Names, shards: Sequence[Plan], ranks: Ranks) -> Iterator[str]:
     """
     inside = os.path.isdir(names.folder) if names.folder else True
     parent = names.folder if inside else os.path.dirname(names.folder)
-    sweep(parent)
-    shared = fingerprint(names, shards, ranks) if ranks.world > 1 else None
-    folder = os.path.join(parent, hidden_name(shared))
+    place = digits_of(os.path.join(os.path.abspath(names.folder), names.other_index))
+    shared = place + fingerprint(names, shards, ranks) if ranks.world > 1 else None
+    hidden = hidden_name(shared)
+    sweep(parent, place, hidden)
+    folder = os.path.join(parent, hidden)
     descriptor = None
     try:
         os.makedirs(folder, exist_ok=ranks.world > 1)
