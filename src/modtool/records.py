@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 __all__ = [
     "DTYPES",
+    "FLOAT4_PAIR",
     "ROOT",
     "CallableUse",
     "Checkpoint",
@@ -28,6 +29,9 @@ __all__ = [
     "contiguous_stride",
     "section_label",
 ]
+
+FLOAT4_PAIR = "float4_e2m1fn_x2"
+"""Two numbers of four bits, which torch takes for one element and safetensors counts as two."""
 
 ROOT = ""
 """The section of tensors that lie at the root of a checkpoint, beside other sections."""
@@ -70,7 +74,7 @@ DTYPES: Mapping[str, DType] = MappingProxyType(
             DType("float8_e5m2", 8, "F8_E5M2"),
             DType("float8_e5m2fnuz", 8, "F8_E5M2FNUZ"),
             DType("float8_e8m0fnu", 8, "F8_E8M0"),
-            DType("float4_e2m1fn_x2", 8),
+            DType(FLOAT4_PAIR, 8, "F4"),
             DType("complex128", 128, "", "ComplexDoubleStorage"),
             DType("complex64", 64, "C64", "ComplexFloatStorage"),
             DType("complex32", 32),

@@ -20,6 +20,7 @@ def test_the_header_is_the_librarys(tmp_path: Path, metadata: dict[str, str]) ->
         'quoted"name': torch.zeros(2, dtype=torch.bfloat16),
         "scalar": torch.tensor(1, dtype=torch.int64),
         "empty": torch.zeros(0, 5, dtype=torch.bool),
+        "a pair": torch.zeros(3, 5, dtype=torch.uint8).view(torch.float4_e2m1fn_x2),
     }
     path = tmp_path / "x.safetensors"
     safetensors.torch.save_file(tensors, path, metadata=metadata or None)

@@ -106,7 +106,7 @@ def in_safetensors(reader: Reader, tensor: TensorInfo, chunk: Chunk, item: FileR
     name = chunk.storage.key.rpartition("@")[0]
     if name not in header:
         raise CorruptFileError(f"{reader.path}: {name} is not in the file that should hold it")
-    dtype, _, shape, begin, end = safetensors.entry(reader, name, header[name])
+    dtype, shape, begin, end = safetensors.entry(reader, name, header[name])
     start = item.offset + 8 + length + begin
     if begin < 0 or start + end - begin > reader.size or dtype not in DTYPES:
         raise CorruptFileError(f"{reader.path}: {name} reaches beyond the file")

@@ -11,7 +11,7 @@ from modtool.errors import CorruptFileError, TruncatedFileError, UnsafeFileError
 from modtool.formats.files import Reader
 from modtool.formats.json_text import parse_json
 from modtool.pickles.roles import buffer_names
-from modtool.records import DTYPES, Checkpoint, FileRange, Storage, TensorInfo
+from modtool.records import DTYPES, FLOAT4_PAIR, Checkpoint, FileRange, Storage, TensorInfo
 
 __all__ = ["NAME", "REQUIRES_GRAD", "SUFFIXES", "read", "read_truncated", "sniff"]
 
@@ -20,7 +20,8 @@ SUFFIXES = (".safetensors",)
 REQUIRES_GRAD = "modtool.requires_grad"
 
 MAX_HEADER = 100_000_000
-# Types that torch has no scalar dtype for: name in the header -> (our name, bits of an element).
+# Types that torch has no dtype for: name in the header -> (our name, bits of an element). Of F4 it
+# has pairs, where the last dimension is even.
 PACKED = {"F4": ("float4_e2m1fn", 4), "F6_E2M3": ("float6_e2m3", 6), "F6_E3M2": ("float6_e3m2", 6)}
 BY_HEADER_NAME = {dtype.safetensors: (dtype.name, dtype.bits) for dtype in DTYPES.values()} | PACKED
 
@@ -65,8 +66,8 @@ def read_file(reader: Reader, *, lost: bool) -> Checkpoint:
     return checkpoint(reader, entries, metadata, begin)
 
 
-Entry = tuple[str, int, tuple[int, ...], int, int]
-"""dtype, bits of an element, shape, begin, end (bytes from the first tensor)."""
+Entry = tuple[str, tuple[int, ...], int, int]
+"""dtype and shape as torch has them, begin, end (bytes from the first tensor)."""
 
 
 def parse_header(reader: Reader, data: bytes) -> dict[str, object]:
@@ -93,7 +94,9 @@ def entry(reader: Reader, name: str, value: object) -> Entry:
                 raise CorruptFileError(f"{reader.path}: {name!r} has the unknown dtype {dtype!r}")
             torch_name, bits = BY_HEADER_NAME[dtype]
             if len(sizes) == len(shape) and (end - begin) * 8 == math.prod(sizes) * bits:
-                return torch_name, bits, sizes, begin, end
+                if dtype == "F4" and sizes and sizes[-1] % 2 == 0:
+                    return FLOAT4_PAIR, (*sizes[:-1], sizes[-1] // 2), begin, end
+                return torch_name, sizes, begin, end
     raise CorruptFileError(f"{reader.path}: the entry of {name!r} contradicts itself")
 
 
@@ -103,7 +106,7 @@ def prove_tiling(reader: Reader, entries: dict[str, Entry], begin: int) -> int:
     Gives the byte at which the last one should end.
     """
     at = 0
-    for name, (_, _, _, start, end) in sorted(entries.items(), key=lambda item: item[1][3:]):
+    for name, (_, _, start, end) in sorted(entries.items(), key=lambda item: item[1][2:]):
         if start != at or end < start:
             raise CorruptFileError(
                 f"{reader.path}: {name!r} does not begin where the last one ends"
@@ -124,7 +127,7 @@ def checkpoint(
     buffers = buffer_names(entries)
     flags = recorded_flags(metadata)
     tensors = []
-    for name, (dtype, _, shape, start, end) in entries.items():
+    for name, (dtype, shape, start, end) in entries.items():
         inside = begin + end <= reader.size or start == end
         place = FileRange(reader.path, begin + start, end - start) if inside else None
         tensors.append(

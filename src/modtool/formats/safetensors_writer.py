@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from modtool.errors import OutputError
-from modtool.records import DTYPES
+from modtool.records import DTYPES, FLOAT4_PAIR
 
 __all__ = ["Entry", "file_header", "file_order"]
 
@@ -29,10 +29,19 @@ class Entry:
             bits *= size
         return bits // 8
 
+    @property
+    def written_shape(self) -> list[int]:
+        """The shape in the header, which counts the numbers of a pair."""
+        shape = list(self.shape)
+        if self.dtype == FLOAT4_PAIR:
+            shape[-1] *= 2
+        return shape
+
 
 def file_order(entry: Entry) -> tuple[int, str]:
     """The sort key of the file: element size, largest first, so that all are aligned; then name."""
-    return -DTYPES[entry.dtype].bits, entry.name
+    bits = 4 if entry.dtype == FLOAT4_PAIR else DTYPES[entry.dtype].bits
+    return -bits, entry.name
 
 
 def file_header(entries: Sequence[Entry], metadata: Mapping[str, str]) -> bytes:
@@ -48,7 +57,7 @@ def file_header(entries: Sequence[Entry], metadata: Mapping[str, str]) -> bytes:
             raise OutputError(f"safetensors reserves the name {RESERVED}", "rename the tensor")
         header[entry.name] = {
             "dtype": DTYPES[entry.dtype].safetensors,
-            "shape": list(entry.shape),
+            "shape": entry.written_shape,
             "data_offsets": [position, position + entry.nbytes],
         }
         position += entry.nbytes

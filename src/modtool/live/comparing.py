@@ -22,7 +22,7 @@ from modtool.diff import (
 from modtool.live.compute import dtype_of, in_native_order, source_parts
 from modtool.live.kernel import ELEMENTS, Kernel
 from modtool.plan.views import math_bits
-from modtool.records import DTYPES, TensorInfo
+from modtool.records import DTYPES, FLOAT4_PAIR, TensorInfo
 from modtool.write import Progress
 from modtool.write.streams import Sources
 
@@ -38,7 +38,7 @@ OPAQUE = frozenset(
     {
         *(name for name in DTYPES if name.startswith(("quint", "qint", "bits"))),
         *(f"{sign}int{bits}" for sign in ("", "u") for bits in range(1, 8)),
-        "float4_e2m1fn_x2",
+        FLOAT4_PAIR,
     }
 )
 

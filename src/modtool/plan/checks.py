@@ -7,7 +7,7 @@ from modtool.errors import CorruptFileError, UsageError
 from modtool.plan.records import Plan, PlannedTensor
 from modtool.plan.tree import entries, joined, place_of
 from modtool.plan.views import has_data
-from modtool.records import DTYPES, TensorInfo
+from modtool.records import DTYPES, FLOAT4_PAIR, TensorInfo
 
 __all__ = ["check"]
 
@@ -98,6 +98,8 @@ def check_kind(plan: Plan, tensor: PlannedTensor) -> None:
         raise UsageError(f"{source.name}: {plan.form} has no {source.layout} tensors", hint)
     if plan.form == "safetensors" and not DTYPES[tensor.dtype].safetensors:
         raise UsageError(f"{source.name}: safetensors has no {tensor.dtype} tensors", hint)
+    if plan.form == "safetensors" and tensor.dtype == FLOAT4_PAIR and not source.shape:
+        raise UsageError(f"{source.name}: safetensors has no {tensor.dtype} scalars", hint)
     if plan.form == "dcp" and tensor.dtype.startswith("bits"):
         raise UsageError(f"{source.name}: torch.distributed saves no {tensor.dtype} tensors", hint)
     if not has_data(source):

@@ -11,7 +11,7 @@ from modtool.plan.owners import owner
 from modtool.plan.records import Dropped, Plan, PlannedTensor
 from modtool.plan.tree import DROPPED, entries, joined, place_of, put, way_to, without
 from modtool.plan.versions import without_versions
-from modtool.records import DTYPES, Checkpoint
+from modtool.records import DTYPES, FLOAT4_PAIR, Checkpoint
 
 __all__ = [
     "AS_ASKED",
@@ -269,7 +269,7 @@ def floating(name: str) -> str:
 
 def is_floating(dtype: str) -> bool:
     """True for the element types that a cast applies to: not whole numbers, not complex ones."""
-    return dtype.startswith(("float", "bfloat")) and dtype != "float4_e2m1fn_x2"
+    return dtype.startswith(("float", "bfloat")) and dtype != FLOAT4_PAIR
 
 
 def map_location(plan: Plan, where: str | Mapping[str, str]) -> Plan:
