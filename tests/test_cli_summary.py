@@ -461,3 +461,21 @@ def test_values_that_a_user_set_stand_before_what_a_trainer_keeps(modtool: Modto
     assert all(
         name.startswith(("loops.", "lr_schedulers.", "optimizer_states.")) for name in names[6:]
     )
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit", "ignore:torch.quantize_per_tensor")
+def test_tensors_that_no_module_holds_stand_in_the_one_around(modtool: Modtool) -> None:
+    model = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1)).eval()
+    torch_jit: Any = torch.jit
+    torch_jit.freeze(torch_jit.script(model)).save("frozen.pt")
+    rows = modtool("summary", "frozen.pt", "--columns", "path,shape,dtype", "--format", "csv").out
+    assert rows.splitlines()[1] == (
+        ',"CONSTANTS.c0 [2, 3], CONSTANTS.c1 [2], CONSTANTS.c2 [1, 2] and 1 more",float32'
+    )
+    dynamic: Any = nn.quantized.dynamic
+    packed = nn.Sequential(dynamic.Linear(3, 2))
+    torch.save(packed, "packed.pth")
+    rows = modtool("summary", "packed.pth", "--columns", "path,shape,dtype", "--format", "csv").out
+    assert rows.splitlines()[3] == (
+        '0._packed_params,"_packed_params.0 [2, 3], _packed_params.1 [2]","qint8, float32"'
+    )

@@ -7,7 +7,7 @@ from modtool.records import ModuleNode, TensorInfo
 from modtool.report.totals import bytes_stored, totals_of
 from modtool.sharing import share, stored_elements
 
-__all__ = ["Figures", "ancestors", "module_figures"]
+__all__ = ["Figures", "ancestors", "module_figures", "owner_of"]
 
 
 @dataclass(slots=True)

@@ -1,15 +1,16 @@
 """The report of `summary`: the module tree, or the tree of names, with what each part holds."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from types import MappingProxyType
 
+from modtool.notes import first_names
 from modtool.records import Checkpoint, ModuleNode, TensorInfo, section_label
 from modtool.report.beside import section_tables, value_tables
 from modtool.report.columns import chosen
-from modtool.report.figures import Figures, ancestors, module_figures
+from modtool.report.figures import Figures, ancestors, module_figures, owner_of
 from modtool.report.tables import Column, Report, Table
 from modtool.report.totals import (
     Totals,
@@ -240,18 +241,37 @@ def module_table(
     typed = any(node.type is not None for node in modules)
     usual = (*(MODULE_DEFAULT if typed else NAMES_DEFAULT), *(("chunks",) if split else ()))
     columns = chosen("modules", keys or usual)
-    own: dict[str, list[TensorInfo]] = {}
-    for tensor in tensors:
-        own.setdefault(tensor.name.rpartition(".")[0], []).append(tensor)
+    own = by_owner(tensors)
+    beyond = outside_modules(own, {node.path for node in modules})
     measured = module_figures(modules, tensors)
     cells = [MODULE_CELLS[column.key] for column in columns]
     lines = (
-        Line(node, measured[node.path], own.get(node.path, ()))
+        Line(node, measured[node.path], own.get(node.path, ()), beyond.get(node.path, ()))
         for node in modules
         if depth is None or node.depth <= depth
     )
     table = Table(columns, tuple(tuple(cell(line) for cell in cells) for line in lines))
     return table if keys else without_empty(table)
+
+
+def by_owner(tensors: Sequence[TensorInfo]) -> dict[str, list[TensorInfo]]:
+    """The tensors of each module, or of what else holds some."""
+    owners: dict[str, list[TensorInfo]] = {}
+    for tensor in tensors:
+        owners.setdefault(owner_of(tensor), []).append(tensor)
+    return owners
+
+
+def outside_modules(
+    owners: Mapping[str, Sequence[TensorInfo]], paths: Set[str]
+) -> dict[str, list[TensorInfo]]:
+    """Tensors that no module holds, by the innermost one around: constants, packed weights."""
+    found: dict[str, list[TensorInfo]] = {}
+    for owner, held in owners.items():
+        around = () if owner in paths else [path for path in ancestors(owner) if path in paths]
+        if around:
+            found.setdefault(around[-1], []).extend(held)
+    return found
 
 
 def without_empty(table: Table) -> Table:
@@ -270,16 +290,32 @@ def without_empty(table: Table) -> Table:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What a row of the module table is made of: the module, its figures, its own tensors."""
+    """What a row of the module table is made of.
+
+    Attributes:
+        node: The module.
+        figures: Its own, and those of all below it.
+        own: Its tensors.
+        beyond: Those that lie in it and in no module.
+    """
 
     node: ModuleNode
     figures: Figures
     own: Sequence[TensorInfo]
+    beyond: Sequence[TensorInfo] = ()
 
 
 def last_name(tensor: TensorInfo) -> str:
     """The tensor's name inside its module."""
     return tensor.name.rpartition(".")[2]
+
+
+def shapes_of(line: Line) -> str:
+    """`weight [2, 3], bias [2]`; of what no module holds, the first few."""
+    own = [f"{last_name(tensor)} {list(tensor.shape)}" for tensor in line.own]
+    begin = f"{line.node.path}." if line.node.path else ""
+    beyond = [f"{each.name.removeprefix(begin)} {list(each.shape)}" for each in line.beyond]
+    return ", ".join([*own, first_names(beyond)] if beyond else own)
 
 
 def module_label(node: ModuleNode) -> str:
@@ -304,13 +340,13 @@ MODULE_CELLS: Mapping[str, Callable[[Line], object]] = MappingProxyType(
         "path": lambda line: line.node.path,
         "type": lambda line: line.node.type,
         "settings": lambda line: line.node.settings,
-        "shape": lambda line: ", ".join(
-            f"{last_name(tensor)} {list(tensor.shape)}" for tensor in line.own
-        ),
+        "shape": shapes_of,
         "chunks": lambda line: ", ".join(
             f"{last_name(tensor)} {blocks_of(tensor)}" for tensor in line.own if tensor.chunks
         ),
-        "dtype": lambda line: ", ".join(dict.fromkeys(tensor.dtype for tensor in line.own)),
+        "dtype": lambda line: ", ".join(
+            dict.fromkeys(tensor.dtype for tensor in (*line.own, *line.beyond))
+        ),
         "parameters": lambda line: line.figures.parameters,
         "trainable": lambda line: line.figures.trainable,
         "own_parameters": lambda line: line.figures.own,
