@@ -40,8 +40,7 @@ class Entry:
 
 def file_order(entry: Entry) -> tuple[int, str]:
     """The sort key of the file: element size, largest first, so that all are aligned; then name."""
-    bits = 4 if entry.dtype == FLOAT4_PAIR else DTYPES[entry.dtype].bits
-    return -bits, entry.name
+    return -DTYPES[entry.dtype].bits, entry.name
 
 
 def file_header(entries: Sequence[Entry], metadata: Mapping[str, str]) -> bytes:
