@@ -389,3 +389,34 @@ def test_a_list_as_a_distributed_checkpoint(modtool: Modtool) -> None:
 def test_a_list_of_two_nets_is_equal_to_itself(modtool: Modtool) -> None:
     torch.save([nn.Linear(2, 3), nn.Sequential(nn.ReLU())], "in.pth")
     assert modtool("diff", "in.pth", "in.pth").code == 0
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_a_list_of_a_state_dict_and_values_is_a_checkpoint(
+    modtool: Modtool, kind: Callable[[list[object]], object]
+) -> None:
+    state = net().state_dict()
+    saved = kind([state, {"lr": 0.1}, 5, "done"])
+    said = document(modtool, saved)
+    assert (said["dropped"], said["tensors"]) == ([], 9)
+    assert repr(torch.load("out.pth", weights_only=True)) == repr(saved)
+    shown = json.loads(modtool("summary", "in.pth", "--json").out)
+    assert (shown["kind"], shown["values"]) == ("checkpoint", {"1.lr": 0.1, "2": 5, "3": "done"})
+    assert [each["name"] for each in shown["tensors"]] == list(state)
+    assert modtool("convert", "in.pth", "-o", "weights.pth").code == 0
+    net().load_state_dict(torch.load("weights.pth", weights_only=True))
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [
+        [torch.ones(2), 5, None],
+        (torch.ones(2), [torch.zeros(1), "text"]),
+        {0: torch.ones(2), "k": 5},
+        [{"weight": torch.ones(2)}, {"weight": torch.zeros(2)}],
+    ],
+)
+def test_what_is_no_checkpoint_stays_as_it_was_too(modtool: Modtool, saved: object) -> None:
+    assert document(modtool, saved)["dropped"] == []
+    assert repr(torch.load("out.pth", weights_only=True)) == repr(saved)
+    assert json.loads(modtool("summary", "in.pth", "--json").out)["kind"] == "tensors"

@@ -108,12 +108,27 @@ class Walk:
         return "checkpoint"
 
     def is_several(self, root: object) -> bool:
-        """True for a list or tuple of parts such as `[model, criterion, optimizer]`."""
+        """True for a list or tuple of parts, `[model, optimizer]` or `(state_dict, epoch)`.
+
+        Several state_dicts alone are no parts: they may be the layers of one model.
+        """
         items = items_of(root) or ()
-        return len(items) <= MAX_PARTS and any(
+        if len(items) > MAX_PARTS:
+            return False
+        parts = (
             module_parts(item) is not None or "param_groups" in (entries(item) or ())
             for item in items
         )
+        return any(parts) or sum(map(self.is_weights, items)) == 1
+
+    def is_weights(self, value: object) -> bool:
+        """True for what `state_dict()` of a model gives, as names and values tell."""
+        self.places.spend(breadth(value))
+        mapping = entries(value)
+        if mapping is None or not self.is_flat(mapping):
+            return False
+        names = [key for key in mapping if isinstance(key, str)]
+        return len(names) == len(mapping) and any(map(is_parameter_name, names))
 
     def is_flat(self, mapping: Mapping[object, object]) -> bool:
         """True for tensors by name or by number, and nothing nested that holds any more."""

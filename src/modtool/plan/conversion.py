@@ -6,7 +6,7 @@ from dataclasses import replace
 from modtool.errors import UsageError
 from modtool.pickles.flags import parameter_flag
 from modtool.pickles.machine import Pickle
-from modtool.pickles.plain import mapping_of
+from modtool.pickles.plain import items_of, mapping_of
 from modtool.pickles.roles import is_opaque
 from modtool.pickles.symbols import ABSENT, Call, Global
 from modtool.plan.bare_tensors import bare, is_from_state_dict
@@ -289,8 +289,11 @@ def flat_tree(tensors: Iterable[TensorInfo], module: object) -> Call:
 
 
 def plan_checkpoint(checkpoint: Checkpoint, section: str | None) -> Plan:
-    """A training checkpoint: as it was where it is one, else a new one around the model."""
-    if checkpoint.kind == "checkpoint" and checkpoint.root is not None:
+    """A training checkpoint: as it was where it is one, else a new one around the model.
+
+    A list of tensors, or whatever else holds some, also stays as it was.
+    """
+    if is_kept_as_it_was(checkpoint):
         models = model_sections(checkpoint) if section is None else (section,)
         whole = plain_tree(checkpoint, models)
         tensors = [each for each in checkpoint.tensors if each.persistent and whole.holds(each)]
@@ -310,6 +313,14 @@ def plan_checkpoint(checkpoint: Checkpoint, section: str | None) -> Plan:
         )
     plan = plan_state_dict(checkpoint, section)
     return as_checkpoint(plan)
+
+
+def is_kept_as_it_was(checkpoint: Checkpoint) -> bool:
+    """True for a training checkpoint, and a container of whatever else: not for a bare tensor."""
+    root = checkpoint.root
+    if checkpoint.kind == "tensors":
+        return mapping_of(root) is not None or items_of(root) is not None
+    return checkpoint.kind == "checkpoint" and root is not None
 
 
 def as_checkpoint(plan: Plan) -> Plan:
