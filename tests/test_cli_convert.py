@@ -285,8 +285,16 @@ def test_the_versions_of_what_is_left_out_go_with_it(modtool: Modtool) -> None:
 def test_names_that_collide(modtool: Modtool) -> None:
     torch.save({"a.w": torch.ones(1), "b.w": torch.ones(1)}, "in.pth")
     ran = modtool("convert", "in.pth", "--rename", "re:^[ab]=c", "-o", "out.pth")
-    assert ran == Ran(2, "", "error: a.w and b.w would both be named c.w\n")
+    said = (
+        "error: a.w and b.w would both be named c.w\n"
+        "  leave one out, or name it otherwise; two change places through a third name: "
+        "--rename A=X --rename B=A --rename X=B\n"
+    )
+    assert ran == Ran(2, "", said)
     assert os.listdir() == ["in.pth"]
+    swap = ("--rename", "a=x", "--rename", "b=a", "--rename", "x=b")
+    assert modtool("convert", "in.pth", *swap, "-o", "out.pth").code == 0
+    assert list(load("out.pth")) == ["b.w", "a.w"]
 
 
 # -- elements ------------------------------------------------------------------------------------
@@ -390,6 +398,11 @@ def test_tied(modtool: Modtool) -> None:
     torch.save(Net(), "net.pth")
     ran = modtool("convert", "net.pth", "-o", "kept.safetensors")
     said = "stored once, as embed.weight; load_model restores it"
+    assert ran.err == f"note: tied-stored-once: head.weight: {said}\n"
+    ran = modtool("convert", "net.pth", "-o", "set/", "--max-shard-size", "100B")
+    said = (
+        "stored once, as embed.weight; load_state_dict of a model that ties them needs strict=False"
+    )
     assert ran.err == f"note: tied-stored-once: head.weight: {said}\n"
     fresh = Net()
     nn.init.zeros_(fresh.embed.weight)
@@ -567,6 +580,20 @@ def test_in_place_safetensors_stay_safetensors(modtool: Modtool) -> None:
     assert torch.equal(load_file("x.safetensors")["a"], torch.ones(3, dtype=torch.float16))
 
 
+@pytest.mark.parametrize("empty", [nn.ReLU().state_dict(), {}])
+def test_the_state_of_a_module_without_parameters(modtool: Modtool, empty: object) -> None:
+    torch.save(empty, "in.pth")
+    for output in ("out.pth", "out.safetensors"):
+        ran = modtool("convert", "in.pth", "-o", output, "--verify")
+        assert (ran.code, ran.err) == (0, "")
+        assert load(output) == {}
+    written = torch.load("out.pth")
+    assert type(written) is type(empty)
+    assert getattr(written, "_metadata", None) == getattr(empty, "_metadata", None)
+    assert modtool("convert", "out.safetensors", "-o", "back.pth").code == 0
+    assert torch.load("back.pth") == {}
+
+
 def test_verify_says_so(modtool: Modtool) -> None:
     torch.save(training(), "ckpt.pth")
     ran = modtool("convert", "ckpt.pth", "--to", "checkpoint", "--verify")
@@ -700,6 +727,11 @@ def test_far_into_a_sparse_file(modtool: Modtool) -> None:
         (("in.pth", "--in-place", "--to", "safetensors"), "in.pth: its name does not fit --to"),
         (("in.pth", "--in-place", "-o", "x.pth"), "--in-place replaces the source and writes no"),
         (("in.pth", "--map-location", "gpu"), "--map-location: 'gpu' is no device"),
+        (
+            ("in.pth", "--map-location", "meta"),
+            "--map-location: tensors on meta have no elements, and all values would be lost\n"
+            "  name a device that has memory, such as cpu\n",
+        ),
         (("in.pth", "--map-location", "cuda:0=cpu"), "--map-location: no tensor is on cuda:0"),
         ((), "Missing argument 'CKPT'"),
     ],

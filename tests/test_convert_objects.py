@@ -270,6 +270,9 @@ def test_what_is_left_out_is_called_what_its_user_calls_it(modtool: Modtool) -> 
         "class": nn.Linear,
         "sets": {frozenset([1])},
         "delta": datetime.timedelta(1),
+        "long": np.longdouble(1.5),
+        "dots": ...,
+        "function": len,
     }
     torch.save(saved, "in.pth")
     found, dropped = converted(modtool, saved)
@@ -285,6 +288,9 @@ def test_what_is_left_out_is_called_what_its_user_calls_it(modtool: Modtool) -> 
         "class": "the class or function torch.nn.modules.linear.Linear",
         "sets": "a set of what is no plain value",
         "delta": "an object of datetime.timedelta",
+        "long": "a NumPy scalar of a type that torch has not",
+        "dots": "Ellipsis",
+        "function": "the class or function len",
     }
 
 

@@ -63,6 +63,6 @@ def test_shared_prefixes_are_those_of_all_names() -> None:
 
 
 def test_two_names_that_become_one_are_an_error() -> None:
-    with pytest.raises(UsageError, match=r"^a\.x and b\.x would both be named b\.x$"):
+    with pytest.raises(UsageError, match=r"^a\.x and b\.x would both be named b\.x\n"):
         mapped(["a.x", "b.x"], renamer("a=b"))
     assert mapped(["a.x", "c.x"], renamer("a=b")) == {"a.x": "b.x", "c.x": "c.x"}

@@ -103,7 +103,7 @@ def test_which_part_is_meant_has_to_be_clear() -> None:
     with pytest.raises(UsageError, match=r"more than one part could be the model\n.*model, ema"):
         plan_conversion(two, to="safetensors")
     with pytest.raises(UsageError, match="holds no tensor"):
-        plan_conversion(replace(STATE, tensors=()), to="state_dict")
+        plan_conversion(replace(STATE, tensors=(), kind="values"), to="state_dict")
 
 
 def test_safetensors_stores_ties_once() -> None:
@@ -125,6 +125,8 @@ def test_safetensors_refuses_what_it_cannot_hold() -> None:
     meta = replace(STATE, tensors=(*STATE.tensors, tensor("m", "9", storage=None, layout="meta")))
     dropped = plan_conversion(meta, to="safetensors").dropped
     assert dropped == (Dropped("m", "meta: the file holds no data for it"),)
+    saved = replace(STATE, tensors=(tensor("m", "9", storage=None), *STATE.tensors))
+    assert plan_conversion(saved, to="safetensors").dropped == dropped
 
 
 def test_keep_and_drop() -> None:

@@ -181,6 +181,21 @@ def test_a_disk_that_fills_up_meanwhile(source: Path, tmp_path: Path, small_disk
     assert set(os.listdir(small_disk)) <= {"taken"}
 
 
+def test_a_file_of_a_set_that_is_too_large_is_called_by_its_own_name(
+    source: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out" / "set"
+    command = f"{sys.executable} -m modtool convert {source} -o {folder}/ --max-shard-size 30MB"
+    limited = ["bash", "-c", f"ulimit -f 1024; exec {command}"]
+    done = subprocess.run(limited, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"error: {folder}/model-00001-of-00003.safetensors was not written: "
+        "the file would be larger than the file system allows\n  write elsewhere\n"
+    )
+    assert os.listdir(tmp_path / "out") == []
+
+
 def test_of_two_processes_one_wins_whole(source: Path, tmp_path: Path) -> None:
     output = tmp_path / "out" / "x.safetensors"
     running = [modtool("convert", source, "-o", output) for _ in range(2)]

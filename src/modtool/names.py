@@ -135,5 +135,9 @@ def mapped(names: Sequence[str], change: Renamer) -> dict[str, str]:
             raise UsageError(f"nothing is left of the name {name!r}")
         other = taken.setdefault(new, name)
         if other != name:
-            raise UsageError(f"{other} and {name} would both be named {new}")
+            raise UsageError(
+                f"{other} and {name} would both be named {new}",
+                "leave one out, or name it otherwise; two change places through a third name: "
+                "--rename A=X --rename B=A --rename X=B",
+            )
     return {name: new for new, name in taken.items()}

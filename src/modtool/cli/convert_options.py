@@ -151,8 +151,8 @@ InPlace = Annotated[
     bool,
     typer.Option(
         "--in-place",
-        help="Replace the source, which is kept until the new file is complete; without --to a "
-        "checkpoint stays one.",
+        help="Replace the source, a single file, which is kept until the new one is complete; "
+        "without --to a checkpoint stays one.",
     ),
 ]
 KEEP = TiedName("keep")

@@ -54,7 +54,9 @@ def plan_conversion(checkpoint: Checkpoint, *, to: Form, section: str | None = N
     Raises:
         UsageError: Nothing in it fits the form, or which part is meant is not clear.
     """
-    if not checkpoint.tensors:
+    if not checkpoint.tensors and entries(checkpoint.root) == {}:
+        checkpoint = replace(checkpoint, kind="state_dict")  # of a module without parameters
+    if not checkpoint.tensors and checkpoint.kind != "state_dict":
         raise UsageError(
             f"{checkpoint.target} holds no tensor", "there is nothing to change or convert"
         )
@@ -343,7 +345,8 @@ def plan_safetensors(checkpoint: Checkpoint, section: str | None) -> Plan:
     kept: list[TensorInfo] = []
     for tensor in chosen_tensors(checkpoint, section):
         if tensor.layout in NO_DATA and tensor.storage is None and not tensor.chunks:
-            dropped.append(Dropped(tensor.name, f"{tensor.layout}: the file holds no data for it"))
+            what = "meta" if tensor.layout == "strided" else tensor.layout
+            dropped.append(Dropped(tensor.name, f"{what}: the file holds no data for it"))
         else:
             kept.append(tensor)
     return Plan(

@@ -282,6 +282,11 @@ def map_location(plan: Plan, where: str | Mapping[str, str]) -> Plan:
     for old, new in [("", where)] if isinstance(where, str) else where.items():
         if not DEVICE.fullmatch(new):
             raise UsageError(f"--map-location: {new!r} is no device", "such as cpu, cuda:0 or mps")
+        if new.startswith("meta"):
+            raise UsageError(
+                "--map-location: tensors on meta have no elements, and all values would be lost",
+                "name a device that has memory, such as cpu",
+            )
         if old not in known and not isinstance(where, str):
             raise UsageError(
                 f"--map-location: no tensor is on {old or repr(old)}",

@@ -65,7 +65,8 @@ CALLED: Mapping[str, str] = MappingProxyType(
 DESCRIBED: Mapping[str, str] = MappingProxyType(
     {f"{module}.slice": "a slice" for module in BUILTINS}
     | dict.fromkeys(RANGES, f"a range of more than {MAX_NUMBERS:,} numbers")
-    | dict.fromkeys(NUMPY_SCALARS, "a NumPy scalar that is no number")
+    | dict.fromkeys(NUMPY_SCALARS, "a NumPy scalar of a type that torch has not")
+    | {f"{module}.{name}": name for module in BUILTINS for name in ("Ellipsis", "NotImplemented")}
     | {"numpy.dtype": "a NumPy dtype", "numpy.ma.core._mareconstruct": "a NumPy masked array"}
 )
 WHOLE = "the whole object"
@@ -432,7 +433,7 @@ def describe(value: object) -> str:
         return "a reference to something outside"
     named = class_named(value)
     if named:
-        return f"the class or function {bare(named)}"
+        return DESCRIBED.get(named) or f"the class or function {bare(named)}"
     if not isinstance(value, Call):
         return a_kind(value)
     if value.callee.startswith("torch._utils._rebuild_"):

@@ -13,6 +13,7 @@ __all__ = ["notes_of", "stored_once", "ties_of"]
 
 # More than these are told of together.
 MANY = 8
+NOT_STRICT = "load_state_dict of a model that ties them needs strict=False"
 
 
 def ties_of(plan: Plan) -> dict[str, list[PlannedTensor]]:
@@ -39,22 +40,33 @@ def stored_once(plan: Plan) -> dict[str, str]:
     return {name: min(names) for names in groups.values() for name in names if name != min(names)}
 
 
-def notes_of(plan: Plan) -> tuple[Note, ...]:
-    """The plan's notes, and what is to be told of tensors that share their elements no longer."""
+def notes_of(plan: Plan, *, sharded: bool = False) -> tuple[Note, ...]:
+    """The plan's notes, and what is to be told of tensors that share their elements no longer.
+
+    Args:
+        plan: What is written.
+        sharded: Into several files, of which safetensors' `load_model` takes but one.
+    """
     if plan.form not in ("safetensors", "dcp") or plan.tied == "clone":
         return plan.notes
     removed = stored_once(plan)
-    return (*plan.notes, *notes_of_removed(removed), *notes_of_apart(plan, removed))
+    return (
+        *plan.notes,
+        *notes_of_removed(removed, sharded=sharded),
+        *notes_of_apart(plan, removed),
+    )
 
 
-def notes_of_removed(removed: Mapping[str, str]) -> tuple[Note, ...]:
+def notes_of_removed(removed: Mapping[str, str], *, sharded: bool) -> tuple[Note, ...]:
     """What is to be told of tensors that are stored under another's name."""
     if len(removed) > MANY:
         some = ", ".join(islice(removed, 3))
         message = f"{len(removed):,} names are stored once, under another one: {some}, …"
-        return (note("tied-stored-once", "", f"{message}; load_model restores them"),)
+        how = NOT_STRICT if sharded else "load_model restores them"
+        return (note("tied-stored-once", "", f"{message}; {how}"),)
+    how = NOT_STRICT if sharded else "load_model restores it"
     return tuple(
-        note("tied-stored-once", name, f"stored once, as {kept}; load_model restores it")
+        note("tied-stored-once", name, f"stored once, as {kept}; {how}")
         for name, kept in removed.items()
     )
 

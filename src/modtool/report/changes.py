@@ -40,7 +40,7 @@ def conversion_report(
         for note in plan.source.notes
         if note.level != "note" and not (cut_down and note.code == "oversized-storage")
     )
-    notes = (*serious, *notes_of(plan), *notes_of_overflows(overflows))
+    notes = (*serious, *notes_of(plan, sharded=len(written) > 1), *notes_of_overflows(overflows))
     checked = f"read back and compared: all {len(plan.tensors):,} tensors are as they should be"
 
     def document() -> Mapping[str, object]:

@@ -236,6 +236,9 @@ def staged(names: Names, shards: Sequence[Plan], ranks: Ranks) -> Iterator[str]:
         descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
         hold(descriptor)
         yield folder
+    except OutputError as error:
+        message = error.message.replace(folder, names.folder or ".")  # which is what users know
+        raise OutputError(message, error.hint) from error
     except OSError as error:
         raise output_error(names.folder or ".", error) from error
     finally:
