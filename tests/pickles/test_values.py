@@ -19,6 +19,10 @@ import torch
 from torch import nn
 
 from modtool.formats import open_checkpoint
+from modtool.pickles.numpy_values import saved_array
+from modtool.pickles.plain import plain
+from modtool.pickles.reader import read_pickle
+from modtool.pickles.symbols import Call
 
 HERE = __name__
 
@@ -101,6 +105,26 @@ def test_a_value_in_every_protocol(tmp_path: Path, name: str, protocol: int) -> 
     found = open_checkpoint(str(path)).values
     assert found == {f"v{end}": shown for end, shown in expected.items()}
     json.dumps(found)
+
+
+DTYPE = (
+    b"cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+)
+
+
+@pytest.mark.parametrize("raw", [b"aaaB", b"\0\0\x8fB", b"\xc3\xa9\0B", b"\xe2\x82\xacB"])
+def test_numbers_of_numpy_that_python_2_wrote(raw: bytes) -> None:
+    """Their bytes are written as text is, of which some are UTF-8 and some are not."""
+    text = bytes([ord("U"), len(raw)]) + raw
+    scalar = b"\x80\x02cnumpy.core.multiarray\nscalar\n" + DTYPE + text + b"\x86R."
+    assert plain(read_pickle(scalar).root) == np.frombuffer(raw, "<f4")[0]
+    array = b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+    array += b"(K\x01K\x01\x85" + DTYPE + b"\x89" + text + b"tb."
+    call = read_pickle(array).root
+    assert isinstance(call, Call)
+    found = saved_array(call)
+    assert found is not None
+    assert bytes(found.data or b"") == raw
 
 
 def test_arguments_too_long_to_show_are_left_out(tmp_path: Path) -> None:

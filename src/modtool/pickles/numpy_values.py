@@ -68,7 +68,7 @@ def numpy_dtype(value: object) -> tuple[str, str]:
 def numpy_scalar(call: Call) -> object:
     """The number or text in `numpy.core.multiarray.scalar(dtype, bytes)`."""
     kind, order = numpy_dtype(call.arguments[0])
-    data = bytes_of(call.arguments[1])
+    data = bytes_of(call.arguments[1], int(kind[1:]) * (4 if kind.startswith("U") else 1))
     if kind.startswith("U"):
         return data.decode("utf-32-be" if order == ">" else "utf-32-le").rstrip("\0")
     if kind.startswith("S"):
@@ -116,7 +116,8 @@ def array_of(data: object, dtype: object, shape: object, *, fortran: bool) -> Sa
     byteorder = "big" if order == ">" else "little"
     if kind not in ARRAY_DTYPES:
         return SavedArray(kind, byteorder, sizes, fortran, None)
-    elements = memoryview(data if isinstance(data, bytearray) else bytes_of(data))
-    if len(elements) != math.prod(sizes) * int(kind[1:]):
+    nbytes = math.prod(sizes) * int(kind[1:])
+    elements = memoryview(data if isinstance(data, bytearray) else bytes_of(data, nbytes))
+    if len(elements) != nbytes:
         raise ValueError
     return SavedArray(kind, byteorder, sizes, fortran, elements)

@@ -29,14 +29,18 @@ def from_codec(call: Call) -> bytes | None:
     return encoded(call.arguments) if len(call.arguments) == 2 and call.how != "new" else None
 
 
-def bytes_of(value: object) -> bytes:
-    """Bytes, however the protocol wrote them."""
+def bytes_of(value: object, size: int | None = None) -> bytes:
+    """Bytes, however the protocol wrote them.
+
+    Python 2 wrote them as it wrote text, and as text they are read: as UTF-8 where they are that,
+    which has fewer letters than bytes. So their `size` tells how they were read.
+    """
     if isinstance(value, Call) and value.callee == "_codecs.encode":
         value = from_codec(value)
     elif isinstance(value, Call) and value.callee in BYTES and not value.arguments:
         value = b""
     if isinstance(value, str):
-        value = value.encode("latin-1")
+        value = value.encode("latin-1" if size is None or len(value) == size else "utf-8")
     if not isinstance(value, bytes):
         raise TypeError
     return value
