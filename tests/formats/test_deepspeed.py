@@ -110,6 +110,17 @@ def test_weights_in_pieces_are_not_converted(tmp_path: Path, name: str) -> None:
     )
 
 
+def test_one_file_of_zero_3_has_the_shapes_that_it_records(tmp_path: Path) -> None:
+    step = zero(tmp_path / "x", 3) / "global_step7"
+    found = open_checkpoint(str(step / "zero_pp_rank_1_mp_rank_00_model_states.pt"))
+    whole = open_checkpoint(str(step))
+    assert (found.format, model(found)) == ("torch-zip", model(whole))
+    assert (found.notes, found.sections) == (whole.notes, (Section("module", "model"),))
+    assert found.values == whole.values
+    with pytest.raises(UsageError, match="its elements lie in pieces in the files of the ranks"):
+        convert(found.target, output=str(tmp_path / "out.pth"))
+
+
 @pytest.mark.parametrize("by", ["step", "without latest"])
 def test_other_ways_to_name_it(tmp_path: Path, by: str) -> None:
     folder = zero(tmp_path / "x", 2)

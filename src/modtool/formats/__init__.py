@@ -14,6 +14,7 @@ from typing import Protocol
 
 from modtool.errors import CorruptFileError, DamagedFileError, UnknownFormatError
 from modtool.formats import gguf, npy, safetensors, sharded, torch_legacy, torch_tar, zip_archive
+from modtool.formats.deepspeed import with_recorded_shapes
 from modtool.formats.files import Reader, open_reader
 from modtool.formats.folders import folder_of, read_folder
 from modtool.formats.foreign import what_it_is
@@ -107,6 +108,6 @@ def read_target(path: str, *, truncated: bool = False) -> Checkpoint:
         head = reader.head(HEAD)
         for known in FORMATS:
             if known.sniff(head):
-                return read_named(known, reader, truncated=truncated)
+                return with_recorded_shapes(read_named(known, reader, truncated=truncated))
         message, hint = what_it_is(head, reader.size)
         raise UnknownFormatError(f"{path}: {message}", hint)

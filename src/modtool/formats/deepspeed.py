@@ -26,7 +26,7 @@ from modtool.pickles.plain import items_of, mapping_of
 from modtool.pickles.torch_values import numbers
 from modtool.records import Checkpoint, Note, Section, Storage, TensorInfo
 
-__all__ = ["LATEST", "NAME", "is_deepspeed", "read"]
+__all__ = ["LATEST", "NAME", "is_deepspeed", "read", "with_recorded_shapes"]
 
 NAME = "deepspeed"
 LATEST = "latest"
@@ -76,6 +76,31 @@ def read(folder: str) -> Checkpoint:
     return union.checkpoint(folder)
 
 
+def with_recorded_shapes(found: Checkpoint) -> Checkpoint:
+    """A file; of a model-states file of ZeRO 3, with parameters that are empty in it and recorded.
+
+    Raises:
+        CorruptFileError: What it records is no shape.
+    """
+    name = os.path.basename(found.target)
+    if not MODEL_FILE.match(name) or MODEL not in found.model_sections:
+        return found
+    inside = {tensor.name: tensor for tensor in found.tensors if tensor.section == MODEL}
+    with errors_name(found.target):
+        recorded = tuple(model_tensors(inside, mapping_of(found.root) or {}))
+    pieces = tuple(notes_on_pieces(recorded))
+    others = (tensor for tensor in found.tensors if tensor.section != MODEL)
+    if not pieces:
+        return found
+    return replace(
+        found,
+        tensors=(*recorded, *others),
+        root=None,  # it says that they are empty
+        values=values_without_shapes(found),
+        notes=(*found.notes, *pieces),
+    )
+
+
 def step_folder(folder: str) -> tuple[str, list[Note]]:
     """The folder of the step that `latest` names, or that is the only one."""
     names = os.listdir(folder)
@@ -121,15 +146,8 @@ class Union:
         self.sections.extend(
             section for section in found.sections if section.name not in (MODEL, *SHAPES)
         )
-        self.values = {
-            key: value for key, value in found.values.items() if key.partition(".")[0] not in SHAPES
-        }
-        partitioned = [tensor.name for tensor in self.tensors if tensor.layout == "partitioned"]
-        if partitioned:
-            message = (
-                f"{len(partitioned):,} parameters lie in pieces in the ranks' files; {REBUILD}"
-            )
-            self.notes.append(note("partitioned-weights", partitioned[0], message))
+        self.values = values_without_shapes(found)
+        self.notes.extend(notes_on_pieces(self.tensors))
 
     def take(self, name: str) -> None:
         """Take one of the other files, each kind in its own way."""
@@ -224,6 +242,21 @@ def partitioned(name: str, first: str, shape: tuple[int, ...]) -> TensorInfo:
     """A parameter whose float32 elements lie in pieces in the optimizer's files."""
     tensor = TensorInfo(name, "float32", shape, section=MODEL, layout="partitioned")
     return replace(tensor, storage=Storage(f"partitioned:{first}", tensor.nbytes))
+
+
+def notes_on_pieces(tensors: Iterable[TensorInfo]) -> Iterator[Note]:
+    """A note where parameters have a shape and no bytes of their own."""
+    names = [tensor.name for tensor in tensors if tensor.layout == "partitioned"]
+    if names:
+        message = f"{len(names):,} parameters lie in pieces in the ranks' files; {REBUILD}"
+        yield note("partitioned-weights", names[0], message)
+
+
+def values_without_shapes(found: Checkpoint) -> dict[str, object]:
+    """The values of a model-states file, but for the shapes, which are shown as tensors."""
+    return {
+        key: value for key, value in found.values.items() if key.partition(".")[0] not in SHAPES
+    }
 
 
 def shapes_in(
