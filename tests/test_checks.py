@@ -111,6 +111,36 @@ def test_an_optimizer_of_other_shapes_does_not_fit(
     assert told(file) == [("optimizer-mismatch", "optimizer", f"{message}that shape")]
 
 
+def test_an_optimizer_may_be_of_one_of_two_models_or_of_both(file: str) -> None:
+    g, d = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), nn.Sequential(nn.Linear(7, 4))
+    both = trained(nn.ModuleList([g, d]), torch.optim.Adam).state_dict()
+    of_g, of_d = (trained(each, torch.optim.Adam).state_dict() for each in (g, d))
+    state_g, state_d = g.state_dict(), d.state_dict()
+    optimizers = {"opt_g": of_g, "opt_d": of_d, "opt_both": both}
+    torch.save({"netG": state_g, "netD": state_d, **optimizers}, file)
+    assert told(file) == []
+    nested = {"model": state_g, "optimizer": of_g}, {"model": state_d, "optimizer": of_d}
+    torch.save({"generator": nested[0], "discriminator": nested[1]}, file)
+    assert told(file) == []
+    torch.save({"model": state_g, "criterion": state_d, "optimizer": both}, file)
+    assert told(file) == []
+    of_other = trained(nn.Linear(5, 3), torch.optim.Adam).state_dict()
+    torch.save({"netG": state_g, "netD": state_d, "opt_g": of_g, "opt_d": of_other}, file)
+    message = "state of shape [3, 5] for 1 parameter (number 0 first), and the model has 0 of "
+    assert told(file) == [("optimizer-mismatch", "opt_d", f"{message}that shape")]
+
+
+def test_states_by_name_may_be_of_one_of_two_models(file: str) -> None:
+    g, d = nn.Linear(3, 4), nn.Linear(7, 4)
+    states = [
+        {"state": {name: {"exp_avg": torch.zeros_like(each)} for name, each in state.items()}}
+        for state in (g.state_dict(), d.state_dict())
+    ]
+    models = {"netG": g.state_dict(), "netD": d.state_dict()}
+    torch.save({**models, "opt_g": states[0], "opt_d": states[1]}, file)
+    assert told(file) == []
+
+
 def test_groups_that_list_too_many(file: str) -> None:
     model, deeper = nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     optimizer = torch.optim.Adam(deeper.parameters())

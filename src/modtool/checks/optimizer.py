@@ -6,7 +6,8 @@ model has parameters of it.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 
 from modtool.checks.structure import number_of, some
 from modtool.notes import note
@@ -26,30 +27,60 @@ SHAPED = (
     "prev",
     "ax",
 )
+# A part beside the model has states alone: that it is a loss with parameters, nothing tells.
+TRAINED = ("parameter", "state")
+# Of more sections than these, only all together are held against what does not fit the model.
+MAX_SECTIONS = 100
 States = dict[str, dict[str, TensorInfo]]
 """Parameter's key -> what state it has."""
+Parameters = Mapping[str, TensorInfo]
+"""Name -> the parameter."""
 
 
 def optimizer_mismatch(checkpoint: Checkpoint) -> Iterator[Note]:
-    """What an optimizer's state says of parameters that the model section does not have."""
-    parameters = parameters_of(checkpoint)
-    if not parameters or any(found.code == "partitioned-weights" for found in checkpoint.notes):
-        return
+    """What an optimizer's state says of parameters that nothing in the file has."""
     groups = groups_of(checkpoint)
     names = [section.name for section in checkpoint.sections if section.role == "optimizer"]
-    for name in dict.fromkeys((*names, *groups)):  # one that took no step has groups alone
-        states = states_of(checkpoint, name)
-        for message in mismatches(states, parameters, groups.get(name, 0)):
-            yield note("optimizer-mismatch", name, message)
+    names = list(dict.fromkeys((*names, *groups)))  # one that took no step has groups alone
+    if not names or any(found.code == "partitioned-weights" for found in checkpoint.notes):
+        return
+    model, *others = candidates(checkpoint)
+    for name in names if model else ():
+        states, in_groups = states_of(checkpoint, name), groups.get(name, 0)
+        messages = list(mismatches(states, model, in_groups))
+        if messages and all(any(mismatches(states, each, in_groups)) for each in others):
+            yield from (note("optimizer-mismatch", name, message) for message in messages)
 
 
-def parameters_of(checkpoint: Checkpoint) -> dict[str, TensorInfo]:
-    """The parameters of the model section by name; tied ones once, as an optimizer has them."""
-    if not checkpoint.sections:
-        return {}
-    tensors = [each for each in checkpoint.model_tensors if each.role == "parameter"]
+def candidates(checkpoint: Checkpoint) -> Iterator[Parameters]:
+    """What an optimizer may be for: the model first, then each section alone, then all of them.
+
+    A GAN has an optimizer for the generator and one for the discriminator; a loss with parameters
+    of its own is trained together with the model.
+    """
+    model = checkpoint.model_sections
+    trained: dict[str, list[TensorInfo]] = {name: [] for name in model}
+    trained |= {section.name: [] for section in checkpoint.sections if section.role == "other"}
+    for tensor in checkpoint.tensors:
+        if tensor.section in trained and tensor.role in TRAINED:
+            trained[tensor.section].append(tensor)
+    yield parameters_of([tensor for name in model for tensor in trained[name]])
+    yield from map(parameters_of, islice(trained.values(), MAX_SECTIONS))
+    yield parameters_of([tensor for tensors in trained.values() for tensor in tensors])
+
+
+def parameters_of(tensors: Sequence[TensorInfo]) -> Parameters:
+    """The parameters by name, that of their section too where there are several.
+
+    Tied ones are there once, as an optimizer has them.
+    """
     firsts = share(tensors).first
-    return {each.name: each for each, first in zip(tensors, firsts, strict=True) if first is None}
+    several = len({each.section for each in tensors}) > 1
+    return {
+        each.full_name if several else each.name: each
+        for each, first in zip(tensors, firsts, strict=True)
+        if first is None
+    }
 
 
 def states_of(checkpoint: Checkpoint, section: str) -> States:
@@ -74,9 +105,7 @@ def groups_of(checkpoint: Checkpoint) -> dict[str, int]:
     return counts
 
 
-def mismatches(
-    states: States, parameters: Mapping[str, TensorInfo], in_groups: int
-) -> Iterator[str]:
+def mismatches(states: States, parameters: Parameters, in_groups: int) -> Iterator[str]:
     """What does not fit, most telling first."""
     count = len(parameters)
     if len(states) > count:
@@ -98,9 +127,7 @@ def shape_of(state: Mapping[str, TensorInfo]) -> tuple[int, ...] | None:
     return next((state[kind].shape for kind in SHAPED if kind in state), None)
 
 
-def by_name(
-    known: Mapping[str, tuple[int, ...]], parameters: Mapping[str, TensorInfo]
-) -> Iterator[str]:
+def by_name(known: Mapping[str, tuple[int, ...]], parameters: Parameters) -> Iterator[str]:
     """States that are named as the parameters are."""
     strange = [key for key in known if key not in parameters]
     if strange:
@@ -112,9 +139,7 @@ def by_name(
             return
 
 
-def by_shape(
-    known: Mapping[str, tuple[int, ...]], parameters: Mapping[str, TensorInfo]
-) -> Iterator[str]:
+def by_shape(known: Mapping[str, tuple[int, ...]], parameters: Parameters) -> Iterator[str]:
     """States that are numbered: more of one shape than there are parameters of it."""
     surplus = Counter(known.values()) - Counter(each.shape for each in parameters.values())
     for shape, count in surplus.items():
