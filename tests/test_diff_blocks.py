@@ -11,6 +11,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from modtool.api.diffing import diff
 from modtool.diff import compare_bytes
+from modtool.formats.dcp_values import MAX_READ, MAX_SMALL
 from modtool.live.comparing import measure
 from modtool.records import Chunk, Storage, TensorInfo
 
@@ -70,3 +71,18 @@ def test_a_distributed_checkpoint_beside_a_file(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "y.pth")
     found = diff(tmp_path / "dcp", tmp_path / "y.pth")
     assert {pair.name: pair.verdict for pair in found.pairs} == {"w": "different", "b": "equal"}
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_all_values_of_a_distributed_checkpoint_are_compared(tmp_path: Path) -> None:
+    large: dict[str, object] = {"ema": (torch.randn(10_000), 0.5), "text": "x" * MAX_SMALL}
+    many: dict[str, object] = {f"value {number}": number for number in range(MAX_READ + 1)}
+    state = {"model": {"w": torch.ones(2)}, **large, **many}
+    save(state, checkpoint_id=tmp_path / "dcp", no_dist=True)
+    torch.save(state, tmp_path / "x.pth")
+    assert diff(tmp_path / "dcp", tmp_path / "x.pth").same
+    torch.save({**state, f"value {MAX_READ}": -1}, tmp_path / "y.pth")
+    found = diff(tmp_path / "dcp", tmp_path / "y.pth")
+    assert [(each.name, each.a, each.b) for each in found.values] == [
+        (f"value {MAX_READ}", MAX_READ, -1)
+    ]

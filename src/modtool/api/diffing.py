@@ -17,6 +17,7 @@ from modtool.diff import (
     with_values,
 )
 from modtool.errors import UsageError
+from modtool.formats import dcp_values
 from modtool.records import Checkpoint
 from modtool.write import Progress
 
@@ -82,9 +83,9 @@ def opened(
     arguments: Mapping[str, object] | None,
     values: bool,
 ) -> Checkpoint:
-    """One side; arguments and values are for models."""
+    """One side; arguments and values are for models. Of a folder, every plain value is read."""
     if is_file(target):
-        return open_target(target)
+        return dcp_values.with_values(open_target(target))
     return open_target(target, arguments=arguments, values=values, lazy=True)
 
 
