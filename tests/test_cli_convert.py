@@ -243,6 +243,26 @@ def test_the_versions_of_modules_move_with_their_names(modtool: Modtool) -> None
     assert Net().load_state_dict(made).missing_keys == []
 
 
+class Counting(nn.Linear):
+    def get_extra_state(self) -> object:
+        return {"calls": 7}
+
+    def set_extra_state(self, state: object) -> None:
+        self.told = state
+
+
+@pytest.mark.parametrize("to", ["state_dict", "checkpoint"])
+def test_an_extra_state_goes_where_its_module_goes(modtool: Modtool, to: str) -> None:
+    net = nn.Sequential(Counting(2, 2), nn.Linear(2, 2))
+    torch.save(nn.DataParallel(net).state_dict(), "in.pth")
+    options = ("--to", to, "--strip-prefix", "module.", "--rename", "0=2", "-o", "out.pth")
+    assert modtool("convert", "in.pth", *options).code == 0
+    made = torch.load("out.pth", weights_only=True)
+    made = made if to == "state_dict" else made["model_state_dict"]
+    assert list(made) == ["2.weight", "2.bias", "2._extra_state", "1.weight", "1.bias"]
+    assert made["2._extra_state"] == {"calls": 7}
+
+
 @pytest.mark.parametrize("inside", [False, True])
 def test_the_versions_of_torchs_own_modules_are_known(modtool: Modtool, inside: bool) -> None:
     net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.LSTMCell(4, 4))

@@ -7,9 +7,12 @@ from modtool.errors import UsageError
 from modtool.names import AUTO, Renamer, mapped, renamer, shared_prefixes, stripped
 from modtool.notes import note
 from modtool.patterns import hint_for
+from modtool.pickles.roles import is_opaque
 from modtool.plan.optimizer_renames import renamed_in_optimizers
 from modtool.plan.records import Plan, PlannedTensor
+from modtool.plan.tree import at, entries, put, with_entries
 from modtool.plan.versions import with_versions
+from modtool.records import TensorInfo
 
 __all__ = ["add_prefix", "rename", "strip_prefix"]
 
@@ -93,7 +96,8 @@ def renamed(plan: Plan, change: Renamer) -> Plan:
     new: dict[tuple[str | None, str], str] = {}
     for section in plan.models:
         names = [tensor.name for tensor in plan.tensors if tensor.section == section]
-        for name, to in mapped(names, change).items():
+        beside = opaque_entries(plan.tree, section)
+        for name, to in mapped([*names, *beside], change).items():
             new[section, name] = to
 
     def moved(tensor: PlannedTensor) -> PlannedTensor:
@@ -102,7 +106,7 @@ def renamed(plan: Plan, change: Renamer) -> Plan:
     tree = plan.tree
     for section in plan.models:
         names_here = {old: to for (part, old), to in new.items() if part == section}
-        tree = with_versions(tree, section, names_here)
+        tree = with_opaque_renamed(with_versions(tree, section, names_here), section, names_here)
     changed = {old: to for (_, old), to in new.items()}
     flags = plan.requires_grad
     if flags is not None:
@@ -110,3 +114,24 @@ def renamed(plan: Plan, change: Renamer) -> Plan:
     tensors = tuple(map(moved, plan.tensors))
     plan = replace(plan, tensors=tensors, tree=tree, requires_grad=flags)
     return renamed_in_optimizers(plan, changed)
+
+
+def opaque_entries(tree: object, section: str | None) -> list[str]:
+    """The names of what modules put in a state_dict that is no tensor, such as an extra state."""
+    found = entries(at(tree, section or "")) or {}
+    return [
+        key
+        for key, item in found.items()
+        if isinstance(key, str) and is_opaque(key) and not isinstance(item, TensorInfo)
+    ]
+
+
+def with_opaque_renamed(tree: object, section: str | None, names: Mapping[str, str]) -> object:
+    """The tree with such entries under their new names: they go where their modules go."""
+    new: dict[object, str] = {name: names[name] for name in opaque_entries(tree, section)}
+    if all(old == to for old, to in new.items()):
+        return tree
+    part = at(tree, section or "")
+    moved = {new.get(key, key): item for key, item in (entries(part) or {}).items()}
+    made = with_entries(part, moved)
+    return put(tree, section, made) if section else made
