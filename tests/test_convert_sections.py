@@ -204,3 +204,19 @@ def test_a_tensor_does_not_take_the_name_of_a_value(
     refused = modtool("convert", "in.pth", "--rename", "a=step", *options, "-o", "out")
     said = "error: a cannot become step, which is there already and no tensor\n"
     assert refused == Ran(2, "", f"{said}  give it another name\n")
+
+
+def test_a_section_is_taken_alone_in_a_checkpoint_too(modtool: Modtool) -> None:
+    model, optimizer = trained()
+    average = {name: tensor + 1 for name, tensor in model.state_dict().items()}
+    whole = {"model": model.state_dict(), "ema": average, "optimizer": optimizer, "epoch": 3}
+    torch.save(whole, "ck.pth")
+    options = ("--section", "ema", "--to", "checkpoint", "--set", "epoch=4", "--verify", "--json")
+    ran = modtool("convert", "ck.pth", *options, "-o", "out.pth")
+    assert json.loads(ran.out)["dropped"] == [
+        {"name": "model", "why": "another section (model)"},
+        {"name": "optimizer", "why": "another section (optimizer)"},
+        {"name": "epoch", "why": "a value, not a tensor"},
+    ]
+    found = torch.load("out.pth", weights_only=True)
+    assert repr(found) == repr({"model_state_dict": average, "epoch": 4})

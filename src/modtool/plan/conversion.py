@@ -293,10 +293,11 @@ def flat_tree(tensors: Iterable[TensorInfo], module: object) -> Call:
 def plan_checkpoint(checkpoint: Checkpoint, section: str | None) -> Plan:
     """A training checkpoint: as it was where it is one, else a new one around the model.
 
-    A list of tensors, or whatever else holds some, also stays as it was.
+    A list of tensors, or whatever else holds some, also stays as it was. A section that somebody
+    chose is taken alone, as in any other form.
     """
-    if is_kept_as_it_was(checkpoint):
-        models = model_sections(checkpoint) if section is None else (section,)
+    if section is None and is_kept_as_it_was(checkpoint):
+        models = model_sections(checkpoint)
         whole = plain_tree(checkpoint, models)
         tensors = [each for each in checkpoint.tensors if each.persistent and whole.holds(each)]
         hidden = [
