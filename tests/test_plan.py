@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from modtool.errors import UsageError
+from modtool.notes import note
 from modtool.pickles.symbols import Call, Global
 from modtool.plan import (
     Dropped,
@@ -224,9 +225,13 @@ def test_values() -> None:
         set_value(safe, "epoch", 3)
 
 
-def test_drop_optimizer_elsewhere_changes_nothing() -> None:
+def test_drop_optimizer_elsewhere_changes_nothing_and_says_so() -> None:
     plan = plan_conversion(STATE, to="checkpoint")
-    assert drop_optimizer(plan) == plan
+    message = "--drop-optimizer: nothing here is known to be an optimizer's state; all is kept"
+    said = note("no-optimizer", "", message)
+    assert drop_optimizer(plan) == replace(plan, notes=(said,))
+    bare = plan_conversion(STATE, to="state_dict")  # which never holds any
+    assert drop_optimizer(bare) == bare
 
 
 # -- trees -------------------------------------------------------------------------------------

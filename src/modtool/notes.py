@@ -135,6 +135,7 @@ CODES: Mapping[str, tuple[Level, str]] = MappingProxyType(
             "values that weights_only=True refuses, written as what they are equal to",
         ),
         "nothing-stripped": ("note", "--strip-prefix auto found no prefix to take off"),
+        "no-optimizer": ("note", "--drop-optimizer found no optimizer's state to leave out"),
         "tied-together": (
             "note",
             "a parameter that is frozen, unfrozen or filled because one tied to it is",

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from modtool.errors import UsageError
+from modtool.notes import note
 from modtool.patterns import Types, select
 from modtool.plan.conversion import is_parameter
 from modtool.plan.owners import owner
@@ -165,8 +166,11 @@ def drop_optimizer(plan: Plan) -> Plan:
     names += [name for name in optimizers_in(plan.tree) if not is_within(name, names)]
     if plan.form == "full_model":
         raise UsageError("a file that is written back as it is keeps its optimizer")
-    if plan.form not in ("checkpoint", "dcp") or not names:
+    if plan.form not in ("checkpoint", "dcp"):
         return plan
+    if not names:
+        message = "--drop-optimizer: nothing here is known to be an optimizer's state; all is kept"
+        return replace(plan, notes=(*plan.notes, note("no-optimizer", "", message)))
     tree = plan.tree
     for name in names:
         tree = without(tree, name)
