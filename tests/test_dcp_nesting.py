@@ -53,7 +53,7 @@ def tuples() -> dict[str, object]:
     return {
         "model": {"w": torch.ones(2)},
         "ema": (torch.ones(3), 0.99),
-        "large": (torch.randn(10_000), "more than is read to show it"),
+        "large": (torch.randn(10_000), "and a word"),
         "shared": (whole, whole[2:4], whole.view(2, 3).t()),
         "sparse": (torch.eye(3).to_sparse(), torch.tensor(3)),
         "inside": [({1: whole.half()}, OrderedDict(a=whole.bfloat16()), [])],
@@ -100,8 +100,8 @@ def test_what_is_in_a_tuple_is_a_part_of_its_own(modtool: Modtool) -> None:
     large, _ = cast("tuple[torch.Tensor, str]", tuples()["large"])
     assert torch.equal(load_file("large.safetensors")["0"], large)
     shown = json.loads(modtool("summary", "folder", "--json").out)
-    ema = [each for each in shown["tensors"] if each["section"] == "ema"]
-    assert [(each["name"], each["shape"]) for each in ema] == [("0", [3])]
+    inside = [each for each in shown["tensors"] if each["section"] in ("ema", "large")]
+    assert [(each["name"], each["shape"]) for each in inside] == [("0", [3]), ("0", [10_000])]
     assert shown["values"]["ema.1"] == 0.99
 
 

@@ -61,8 +61,8 @@ def inside(tensor: TensorInfo, chunk: Chunk, item: FileRange) -> TensorInfo:
     return tensors[0]
 
 
-def read_item(item: FileRange) -> Checkpoint:
-    """What one item holds: a tensor, or (`Checkpoint.root`) a value.
+def read_item(item: FileRange, most: int = torch_zip.MAX_PICKLE) -> Checkpoint:
+    """What one item holds: a tensor, or (`Checkpoint.root`) a value; its pickle may be too large.
 
     Raises:
         CorruptFileError: It is no archive of torch, or does not lie where it should.
@@ -75,7 +75,7 @@ def read_item(item: FileRange) -> Checkpoint:
                 f"the file at {reader.size:,}"
             )
         window = Reader(item.path, reader.descriptor, item.length, item.offset)
-        return torch_zip.read(window)
+        return torch_zip.read(window, most)
 
 
 def values_of(checkpoint: Checkpoint) -> Iterator[FileRange]:

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field, replace
 from modtool.errors import CorruptFileError, ModtoolError
 from modtool.formats.dcp import METADATA, NAME, StoredValue, with_object
 from modtool.formats.dcp_items import read_item
+from modtool.formats.torch_zip import MAX_PICKLE
 from modtool.pickles.reader import Pickle
 from modtool.pickles.torch_objects import storage_id
 from modtool.records import Checkpoint, Storage
 
 __all__ = ["with_small_values", "with_values"]
 
-# What `summary` reads: a number takes about 1,300 bytes in its item.
+# What `summary` reads: the pickle of a value, beside which its item may have tensors of any size.
 MAX_SMALL = 16_384
 MAX_READ = 200
 
@@ -34,10 +35,10 @@ def with_small_values(checkpoint: Checkpoint) -> Checkpoint:
     level, found = [checkpoint.root], list[StoredValue]()
     while level and len(found) < MAX_READ:
         inside = [item for value in level for item in parts(value)]
-        small = (item for item in inside if isinstance(item, StoredValue))
-        found += [value for value in small if 0 < value.item.length <= MAX_SMALL]
+        values = (item for item in inside if isinstance(item, StoredValue))
+        found += [value for value in values if value.item.length]
         level = inside
-    opened = Opened()
+    opened = Opened(MAX_SMALL)
     read = {id(value): opened.filled(value) for value in found[:MAX_READ]}
     return opened.checkpoint(checkpoint, replaced(checkpoint.root, read))
 
@@ -60,8 +61,12 @@ def replaced(value: object, read: Mapping[int, object]) -> object:
 
 @dataclass(slots=True)
 class Opened:
-    """The values that were opened, each a file of `torch.save` with storages of its own."""
+    """The values that were opened, each a file of `torch.save` with storages of its own.
 
+    `most` is how many bytes the pickle of each may have.
+    """
+
+    most: int = MAX_PICKLE
     storages: dict[str, Storage] = field(default_factory=dict)
     count: int = 0
     size: int = 0
@@ -81,7 +86,7 @@ class Opened:
         if not isinstance(value, StoredValue):
             return value
         try:
-            return self.opened(read_item(value.item))
+            return self.opened(read_item(value.item, self.most))
         except ModtoolError:
             return value
 

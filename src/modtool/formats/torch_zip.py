@@ -26,8 +26,12 @@ def sniff(head: bytes) -> bool:
     return head.startswith(b"PK\x03\x04")
 
 
-def read(reader: Reader) -> Checkpoint:
+def read(reader: Reader, most: int = MAX_PICKLE) -> Checkpoint:
     """Read a file that is known to be one that `torch.save` wrote.
+
+    Args:
+        reader: The file.
+        most: How many bytes its pickle may have.
 
     Raises:
         UnknownFormatError: A zip archive of another kind.
@@ -39,7 +43,7 @@ def read(reader: Reader) -> Checkpoint:
             f"{reader.path}: a zip archive, but not one that torch.save wrote (no data.pkl)",
             "unpack it and look for the checkpoint inside",
         )
-    return read_archive(reader, directory)
+    return read_archive(reader, directory, most=most)
 
 
 def claims(directory: Directory) -> bool:
@@ -47,19 +51,22 @@ def claims(directory: Directory) -> bool:
     return f"{archive_root(directory)}/data.pkl" in directory.members
 
 
-def read_archive(reader: Reader, directory: Directory, *, lost: bool = False) -> Checkpoint:
+def read_archive(
+    reader: Reader, directory: Directory, *, lost: bool = False, most: int = MAX_PICKLE
+) -> Checkpoint:
     """Read a file that `torch.save` wrote, from its directory and `data.pkl` alone.
 
     Args:
         reader: The file.
         directory: Its directory.
         lost: Whether records may be missing: their storages get no data.
+        most: How many bytes its pickle may have.
 
     Raises:
         CorruptFileError: It contradicts itself.
     """
     root = archive_root(directory)
-    data = read_member(reader, directory.members[f"{root}/data.pkl"], MAX_PICKLE)
+    data = read_member(reader, directory.members[f"{root}/data.pkl"], most)
     pickle = read_pickle(data, where=f"{reader.path}: data.pkl")
     order = byteorder(reader, directory)
     storages = ArchiveStorages(reader, directory, f"{root}/data", order, lost=lost)
