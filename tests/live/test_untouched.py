@@ -1,9 +1,12 @@
 """A trace leaves no trace: everything about a model and the process is what it was."""
 
+import enum
 import functools
 import random
+import threading
 from collections import deque
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, ClassVar
 
 import numpy as np
@@ -388,6 +391,74 @@ def in_a_slot() -> Callable[[int], torch.Tensor]:
     return Slotted().source
 
 
+class Cache:
+    """Keeps a tensor as an attribute of the class, as two classes inside of it do."""
+
+    kept: torch.Tensor | None = None
+
+    class Scaled(torch.autograd.Function):
+        kept: torch.Tensor | None = None
+
+        @staticmethod
+        def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
+            return values * kept_by(Cache.Scaled, 4)
+
+        @staticmethod
+        def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+            return gradient * kept_by(Cache.Scaled, 4)
+
+    class Kind(enum.Enum):
+        ONES = 1
+
+
+LOCAL = threading.local()
+VARIABLE: ContextVar[torch.Tensor] = ContextVar("VARIABLE")
+
+
+def kept_by(owner: Any, size: int) -> torch.Tensor:
+    """The tensor that some object keeps; made where it keeps none."""
+    if getattr(owner, "kept", None) is None:
+        owner.kept = torch.ones(size)
+    kept: torch.Tensor = owner.kept
+    return kept
+
+
+def in_a_class() -> Callable[[int], torch.Tensor]:
+    return lambda size: kept_by(Cache, size)
+
+
+def in_a_class_of_a_function() -> Callable[[int], torch.Tensor]:
+    class Inner:
+        kept = None
+
+    return lambda size: kept_by(Inner, size)
+
+
+def in_an_autograd_function() -> Callable[[int], torch.Tensor]:
+    def source(size: int) -> torch.Tensor:
+        scaled: torch.Tensor = Cache.Scaled.apply(torch.ones(size))  # type: ignore[no-untyped-call]
+        return scaled
+
+    return source
+
+
+def in_an_enum() -> Callable[[int], torch.Tensor]:
+    return lambda size: kept_by(Cache.Kind, size)
+
+
+def in_a_thread_local() -> Callable[[int], torch.Tensor]:
+    return lambda size: kept_by(LOCAL, size)
+
+
+def in_a_context_variable() -> Callable[[int], torch.Tensor]:
+    def source(size: int) -> torch.Tensor:
+        if VARIABLE.get(None) is None:
+            VARIABLE.set(torch.ones(size))
+        return VARIABLE.get()
+
+    return source
+
+
 def with_methods() -> nn.Module:
     """A model whose methods keep tensors, in a class that no module's global variables have."""
     table: list[torch.Tensor] = []
@@ -435,6 +506,12 @@ SOURCES = (
     in_a_function,
     in_a_partial,
     in_a_slot,
+    in_a_class,
+    in_a_class_of_a_function,
+    in_an_autograd_function,
+    in_an_enum,
+    in_a_thread_local,
+    in_a_context_variable,
 )
 
 

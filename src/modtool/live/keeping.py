@@ -9,6 +9,7 @@ import functools
 import operator
 import random
 import sys
+import threading
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from types import CellType, FunctionType, MemberDescriptorType, MethodType, ModuleType
@@ -19,7 +20,7 @@ from torch import nn
 
 from modtool.live.blame import is_library
 
-__all__ = ["contents_kept", "globals_kept", "reached"]
+__all__ = ["contents_kept", "globals_kept", "reached", "restore_class"]
 
 CONTAINERS = (list, dict, set, deque)
 # What has nothing in it but its elements, or is kept by others.
@@ -79,7 +80,7 @@ def reached(roots: Iterable[object]) -> Iterator[tuple[object, Any]]:
     """Every value inside of others but plain ones, each once, with what of it can be refilled.
 
     That is a container itself, or the attributes of a function or an object of the user's; None of
-    anything else. Modules are not looked into.
+    anything else. Classes of the user's are looked into, modules are not.
     """
     seen: dict[int, object] = {}  # which holds them, so that no other gets their id
     todo = list(roots)
@@ -93,7 +94,10 @@ def reached(roots: Iterable[object]) -> Iterator[tuple[object, Any]]:
         inside = value if isinstance(value, tuple) else holder
         if inside is not None and len(inside) <= LONGEST:
             todo.extend(inside.values() if isinstance(inside, dict) else inside)
-        if not (isinstance(value, SIMPLE) or is_torchs(value)):
+        if isinstance(value, type):
+            todo.extend(vars(value).values() if is_users(value) else ())
+        elif not (isinstance(value, SIMPLE) or is_torchs(value)):
+            todo.append(type(value))
             todo.extend(getattr(value, name, None) for name in WITHIN.get(type(value), ()))
             todo.extend(read(field, value) for field in fields_of(value))
 
@@ -104,7 +108,10 @@ def holder_of(value: object) -> Any:
         return value if is_ordinary(type(value)) else None
     if isinstance(value, FunctionType):
         return None if is_torchs(value) else vars(value)
-    if isinstance(value, torch.Tensor | nn.Module | type | tuple) or not is_users(type(value)):
+    kind = type(value)
+    if isinstance(value, torch.Tensor | nn.Module | type | tuple):
+        return None
+    if not (is_users(kind) or issubclass(kind, threading.local)):
         return None
     attributes = getattr(value, "__dict__", None)
     return attributes if isinstance(attributes, dict) else None
@@ -188,7 +195,9 @@ def is_users_module(module: object) -> bool:
 
 
 def rewinding(value: object) -> Iterator[Callable[[], object]]:
-    """What puts the cells and slots, the cache or the random generator that a value is back."""
+    """What puts back the class, cells, slots, cache or random generator that a value is or has."""
+    if isinstance(value, type) and is_users(value):
+        yield functools.partial(restore_class, value, dict(vars(value)))
     for field in fields_of(value):
         yield functools.partial(put, field, value, read(field, value))
     if isinstance(value, functools._lru_cache_wrapper):
@@ -234,14 +243,26 @@ def globals_kept(names: Iterable[str] = ()) -> Iterator[None]:
         {name: value for name, value in space.items() if not name.startswith("__")}
         for space in spaces
     ]
-    classes = [dict(vars(kind)) for module in modules for kind in classes_of(module)]
+    classes = {kind: dict(vars(kind)) for module in modules for kind in classes_of(module)}
     try:
-        values = (value for space in (*before, *classes) for value in space.values())
+        values = (value for space in (*before, *classes.values()) for value in space.values())
         with contents_kept(values, SPARE):
             yield
     finally:
         for space, kept in zip(spaces, before, strict=True):
             rebind(space, kept)
+        for kind, kept in classes.items():
+            restore_class(kind, kept)
+
+
+def restore_class(kind: type, kept: dict[str, object]) -> None:
+    """Give a class its attributes again."""
+    now = dict(vars(kind))
+    for name in now.keys() - kept.keys():
+        delattr(kind, name)
+    for name, value in kept.items():
+        if now.get(name, kept) is not value:
+            setattr(kind, name, value)
 
 
 def users_modules(names: Iterable[str]) -> Iterator[ModuleType]:
@@ -253,7 +274,9 @@ def users_modules(names: Iterable[str]) -> Iterator[ModuleType]:
 
 
 def classes_of(module: ModuleType) -> Iterator[type]:
-    """The classes that a module defines."""
+    """The classes that a module defines; torch's are its own."""
+    if module.__name__.startswith("torch."):
+        return iter(())
     own = (value for value in list(vars(module).values()) if isinstance(value, type))
     return (kind for kind in own if kind.__module__ == module.__name__)
 

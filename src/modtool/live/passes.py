@@ -1,6 +1,7 @@
 """One forward pass, fake or real, from which the model comes back as it was."""
 
 import contextlib
+import contextvars
 import functools
 import sys
 from collections.abc import Callable, Iterator
@@ -112,6 +113,12 @@ def run_pass(model: nn.Module, inputs: Inputs, settings: Settings, executed: Exe
         settings: How to run it.
         executed: `fake` replaces its tensors by fake ones for the pass.
     """
+    # In a context of its own: nothing else takes away again what a context variable was given.
+    return contextvars.copy_context().run(prepared, model, inputs, settings, executed)
+
+
+def prepared(model: nn.Module, inputs: Inputs, settings: Settings, executed: Executed) -> Pass:
+    """Prepare a model, and run it."""
     real = executed == "real"
     with untouched(model), contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as stack:
         mode = None if real else mode_of(model)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from modtool.live.keeping import contents_kept
+from modtool.live.keeping import contents_kept, restore_class
 from modtool.live.memory import spare_memory
 from modtool.live.swapping import model_tensors
 from modtool.live.walk import classes_of_modules, every_module, training_flag
@@ -74,16 +74,6 @@ def restore_module(
     vars(module).update(kept)
     if training is not None and module.training is not training:
         module.training = training
-
-
-def restore_class(kind: type, kept: dict[str, object]) -> None:
-    """Give a class its attributes again."""
-    now = dict(vars(kind))
-    for name in now.keys() - kept.keys():
-        delattr(kind, name)
-    for name, value in kept.items():
-        if now.get(name, kept) is not value:
-            setattr(kind, name, value)
 
 
 @contextlib.contextmanager
