@@ -161,6 +161,7 @@ def test_values_become_what_weights_only_accepts(modtool: Modtool) -> None:
         "path": "a/b",
         "best": 0.25,
         "steps": 7,
+        "object": {"rate": 0.1},
         "text": "as it was",
         "nested": {"deep": [1, {"x": None}], 3: True},
         "layers": (1, {2}, {3}),

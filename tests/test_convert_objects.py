@@ -1,7 +1,9 @@
 """Objects in a checkpoint become what `weights_only=True` accepts, and nothing changes silently."""
 
 import argparse
+import dataclasses
 import datetime
+import enum
 import json
 import pathlib
 import sys
@@ -167,6 +169,21 @@ class Array(np.ndarray[Any, Any]):
     """An array of its own kind."""
 
 
+@dataclasses.dataclass
+class Arguments:
+    """What a training was given."""
+
+    lr: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.99)
+    more: object = None
+
+
+class Color(enum.Enum):
+    """A choice."""
+
+    RED = "red"
+
+
 class Settings(dict[str, int]):
     """A dict of its own kind."""
 
@@ -292,6 +309,37 @@ def test_what_is_left_out_is_called_what_its_user_calls_it(modtool: Modtool) -> 
         "dots": "Ellipsis",
         "function": "the class or function len",
     }
+
+
+def test_an_object_becomes_a_dict_of_its_attributes(modtool: Modtool) -> None:
+    arguments = Arguments(more=Arguments(lr=0.5, more=torch.ones(2)))
+    found, dropped = converted(modtool, {"model": MODEL, "args": arguments, "again": [arguments]})
+    inner = {"lr": 0.5, "betas": (0.9, 0.99), "more": torch.ones(2)}
+    assert repr(found["args"]) == repr({"lr": 0.1, "betas": (0.9, 0.99), "more": inner})
+    assert found["again"][0] is found["args"]
+    kind = "an object of tests.test_convert_objects.Arguments"
+    why = f"{kind} itself; a dict of its attributes takes its place"
+    assert dropped == [("args", why), ("args.more", why)]
+
+
+def test_a_long_chain_of_objects_ends_where_it_is_said_to(modtool: Modtool) -> None:
+    chain = None
+    for _ in range(60):
+        chain = Arguments(more=chain)
+    found, dropped = converted(modtool, {"model": MODEL, "chain": chain})
+    kind = "an object of tests.test_convert_objects.Arguments"
+    assert dropped[-1] == ("chain" + ".more" * 50, f"{kind}: objects in objects, 50 deep")
+    depth, link = 0, found["chain"]
+    while link:
+        depth, link = depth + 1, link.get("more")
+    assert depth == 50
+
+
+def test_what_is_left_out_is_named_at_every_place(modtool: Modtool) -> None:
+    saved = {"model": MODEL, "color": Color.RED, "colors": [Color.RED, 1]}
+    found, dropped = converted(modtool, saved)
+    assert [name for name, _ in dropped] == ["color", "colors.0"]
+    assert found["colors"] == [None, 1]
 
 
 def test_an_array_beside_the_weights_is_none_of_them(modtool: Modtool) -> None:

@@ -53,6 +53,8 @@ COUNTER = "collections.Counter"
 RANGES = frozenset({*builtin("range"), "__builtin__.xrange"})
 SETS = SET | FROZENSET
 MAX_NUMBERS = 10_000
+# Objects in the attributes of others: linked lists would end in a RecursionError.
+MAX_OBJECTS = 50
 # The first letter of NumPy's types that are no numbers.
 ELEMENTS: Mapping[str, str] = MappingProxyType(
     {"O": "Python objects", "U": "text", "S": "bytes", "V": "records", "M": "dates", "m": "times"}
@@ -164,6 +166,8 @@ class Walk:
     holders: set[str] = field(default_factory=set)
     done: dict[int, object] = field(default_factory=dict)
     places: dict[int, str] = field(default_factory=dict)
+    refused: dict[int, str] = field(default_factory=dict)
+    objects: int = 0
 
     def plain(self, value: object, path: str) -> object:
         """The plain equivalent of one value, or DROPPED."""
@@ -177,8 +181,12 @@ class Walk:
             self.places[id(value)] = path
             self.done[id(value)] = DROPPED  # a tuple inside itself: pickle makes it so, rarely
             self.done[id(value)] = self.fresh(value, path)
+            if self.done[id(value)] is DROPPED:
+                self.refused[id(value)] = self.dropped[-1].why
             if len(self.gone) > before:
                 self.lossy[id(value)] = path
+        elif id(value) in self.refused:
+            return self.drop(path, self.refused[id(value)])
         elif id(value) in self.lossy and self.has_tensors(path):
             self.again[path] = self.lossy[id(value)]
         return self.done[id(value)]
@@ -355,14 +363,18 @@ class Walk:
         return tensor
 
     def attributes(self, value: object, path: str) -> object:
-        """An object of some class: its attributes where tensors are among them, else nothing."""
+        """An object of some class: its attributes where it has any, else nothing."""
         attributes = attributes_of(value)
-        below = f"{path}." if path else ""
-        if attributes is None or not any(name.startswith(below) for name in self.by_path):
+        if attributes is None:
             return self.drop(path, f"{describe(value)}: {REFUSED}")
+        if self.objects == MAX_OBJECTS:
+            return self.drop(path, f"{describe(value)}: objects in objects, {MAX_OBJECTS} deep")
         why = f"{describe(value)} itself; a dict of its attributes takes its place"
         self.dropped.append(Dropped(path, why))
-        return self.mapping(value, attributes, path)  # type: ignore[arg-type]
+        self.objects += 1
+        made = self.mapping(value, attributes, path)  # type: ignore[arg-type]
+        self.objects -= 1
+        return made
 
     def change(self, value: object, to: str, path: str) -> None:
         """Tell that something has another type now, if it has."""
