@@ -5,6 +5,7 @@ import collections
 import datetime
 import functools
 import io
+import json
 import os
 import pathlib
 import pickle
@@ -155,6 +156,43 @@ def test_the_result_of_a_call_is_described() -> None:
 def test_an_import_is_told_too() -> None:
     assert uses(write_pickle([Global("mymodel", "helper")])) == {
         "mymodel.helper": CallableUse("mymodel.helper", 0, "", "unknown-callable", "data.pkl")
+    }
+
+
+class Replaced(Evil):
+    """A partial whose state names another function than its arguments do."""
+
+    def __reduce__(self) -> Any:
+        return functools.partial, (torch.optim.AdamW,), (*self.call, {}, {})
+
+
+@pytest.mark.parametrize(
+    ("value", "severity"),
+    [
+        (functools.partial(torch.optim.AdamW, lr=0.1), "ordinary"),
+        (functools.partial(json.dumps, indent=1), "unknown-callable"),
+        (functools.partial(os.system, "id"), "executes-code"),
+        (functools.partial("a".join), "unknown-callable"),
+        ([functools.partial(int), functools.partial(os.system)], "executes-code"),
+        (Replaced(os.system, "id"), "executes-code"),
+        (
+            Evil(collections.defaultdict, functools.partial),
+            "executes-code",
+        ),  # called by who knows whom
+    ],
+)
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_partial_is_judged_as_what_it_wraps(value: object, severity: str, protocol: int) -> None:
+    assert uses(pickle.dumps(value, protocol))["functools.partial"].severity == severity
+
+
+def test_a_partial_that_is_called_is_told() -> None:
+    made = Call(Global("functools", "partial"), (Global("torch", "Size"),))
+    found = uses(write_pickle([Call(made, ([1],))]))
+    assert {use.name: use.severity for use in found.values()} == {
+        "functools.partial": "ordinary",
+        "torch.Size": "ordinary",
+        "a result of functools.partial": "unknown-callable",
     }
 
 

@@ -11,7 +11,7 @@ from modtool.pickles.machine import Pickle
 from modtool.pickles.policy import imported_name, severity_of
 from modtool.pickles.symbols import Call, Global, PersistentId, class_named
 from modtool.pickles.weights_only import WeightsOnly, refused, weights_only
-from modtool.records import CallableUse, Checkpoint
+from modtool.records import CallableUse, Checkpoint, Severity
 
 __all__ = ["callables_in", "callables_of", "findings", "summary_of_arguments", "weights_only_of"]
 
@@ -45,7 +45,8 @@ def callables_of(checkpoint: Checkpoint) -> tuple[CallableUse, ...]:
     return tuple(sorted(found, key=lambda use: SEVERITIES.index(use.severity)))
 
 
-SEVERITIES = ("executes-code", "unknown-callable", "ordinary")
+SEVERITIES: tuple[Severity, ...] = ("executes-code", "unknown-callable", "ordinary")
+PARTIALS = ("functools.partial", "_functools.partial")
 
 
 def findings(checkpoint: Checkpoint) -> tuple[CallableUse, ...]:
@@ -73,6 +74,7 @@ class Uses:
 
     calls: int = 0
     first: Call | None = field(default=None)
+    wrapped: set[Severity] = field(default_factory=set)  # of partials: how what they wrap is judged
 
 
 def callables_in(pickle: Pickle, where: str = "") -> Iterator[CallableUse]:
@@ -85,14 +87,28 @@ def callables_in(pickle: Pickle, where: str = "") -> Iterator[CallableUse]:
         uses = found.setdefault(name, Uses())
         uses.calls += 1
         uses.first = uses.first or call
+        if name in PARTIALS:
+            uses.wrapped.update(severities_wrapped(call, protocol))
     for name, uses in found.items():
         yield CallableUse(
             name,
             uses.calls,
             summary_of_arguments(uses.first) if uses.first else "",
-            severity_of(name, called=uses.calls > 0),
+            min(uses.wrapped, key=SEVERITIES.index)
+            if uses.wrapped
+            else severity_of(name, called=uses.calls > 0),
             where,
         )
+
+
+def severities_wrapped(call: Call, protocol: int) -> Iterator[Severity]:
+    """How what a partial wraps is judged: making a partial calls nothing.
+
+    Its state, with which a real load replaces what its arguments say, begins with the function too.
+    """
+    state = call.state if isinstance(call.state, tuple) else ()
+    for function in (*call.arguments[:1], *state[:1]):
+        yield severity_of(called_name(function, protocol))
 
 
 def called_name(function: object, protocol: int) -> str:
