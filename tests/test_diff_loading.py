@@ -389,6 +389,92 @@ PLAIN: dict[str, tuple[Callable[[], nn.Module], Callable[[State], object], dict[
 }
 
 
+class Getting(nn.Linear):
+    kept: object = "told"
+
+    def get_extra_state(self) -> object:
+        return self.kept
+
+
+class Setting(nn.Linear):
+    def set_extra_state(self, state: object) -> None:
+        pass
+
+
+class Both(Getting, Setting):
+    pass
+
+
+STATES: dict[str, object] = {
+    "text": "told",
+    "tensor": torch.zeros(3),
+    "another shape": torch.zeros(5, 5),
+    "tensors": {"a": torch.zeros(2), "b": 1},
+}
+
+
+@pytest.mark.parametrize("own", ["text", "tensor", "tensors"])
+@pytest.mark.parametrize("state", [None, *STATES])
+@pytest.mark.parametrize("kind", [nn.Linear, Getting, Setting, Both])
+def test_an_extra_state_fits_where_load_state_dict_takes_it(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: type[nn.Linear],
+    state: str | None,
+    own: str,
+) -> None:
+    monkeypatch.setattr(Getting, "kept", STATES[own])
+    model = nn.Sequential(kind(2, 2))
+    saved: dict[str, object] = {f"0.{key}": x for key, x in nn.Linear(2, 2).state_dict().items()}
+    if state is not None:
+        saved["0._extra_state"] = STATES[state]
+    takes = True
+    try:
+        model.load_state_dict(saved)
+    except RuntimeError:
+        takes = False
+    torch.save(saved, tmp_path / "x.pth")
+    found = diff(model, tmp_path / "x.pth")
+    assert found.fit is not None
+    assert found.fit.loads == found.same == takes
+    told = check(tmp_path / "x.pth", model=model, select=["does-not-load"]).findings
+    assert [each.code for each in told] == ([] if takes else ["does-not-load"])
+    assert [change.name for change in found.values] == ([] if takes else ["0._extra_state"])
+
+
+def test_an_extra_state_in_a_wrapper_comes_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = nn.Sequential(Both(2, 2), nn.Linear(2, 2))
+    torch.save(nn.DataParallel(model).state_dict(), "x.pth")
+    found = diff(model, "x.pth")
+    fix = "modtool convert x.pth --strip-prefix module. -o x_fixed.pth"
+    assert found.fit == Fit("a", 5, 5, 0, fix=fix, fixed=True)
+    assert run(shlex.split(fix)[1:]) == 0
+    model.load_state_dict(torch.load("x_fixed.pth"))
+    assert diff(model, "x.pth", strip_prefix=["auto"]).same
+
+
+def test_a_row_for_a_missing_extra_state(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("model.py").write_text(
+        "from torch import nn\n\n\nclass Net(nn.Linear):\n"
+        "    def set_extra_state(self, state):\n        pass\n\n\nnet = Net(2, 2)\n"
+    )
+    torch.save(nn.Linear(2, 2).state_dict(), "x.pth")
+    assert run(["diff", "model.py", "x.pth"]) == 1
+    assert [" ".join(line.split()) for line in capsys.readouterr().out.splitlines() if line][
+        2:
+    ] == [
+        "_extra_state missing an extra state –",
+        "load_state_dict would refuse it",
+        "in both 2 missing 1 unexpected 0 mismatched 0",
+    ]
+
+
 @pytest.mark.parametrize("section", [None, "model"])
 @pytest.mark.parametrize("kind", PLAIN)
 def test_what_is_no_tensor_is_unexpected(tmp_path: Path, kind: str, section: str | None) -> None:

@@ -8,12 +8,14 @@ r"""Names changed: prefixes taken off or put on, parts renamed. Pure functions o
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import reduce
 from types import MappingProxyType
 
 from modtool.errors import UsageError
 from modtool.patterns import compile_expression
 
-__all__ = ["AUTO", "WRAPPERS", "Renamer", "mapped", "renamer", "shared_prefixes", "stripped"]
+__all__ = ["AUTO", "WRAPPERS", "Renamer", "in_turn", "mapped", "renamer", "shared_prefixes"]
+__all__ += ["stripped"]
 
 # What puts each prefix before all names of a state_dict.
 WRAPPERS: Mapping[str, str] = MappingProxyType(
@@ -97,6 +99,11 @@ def glob_expression(glob: str) -> str:
         else:
             parts.append(re.escape(token))
     return "".join(parts)
+
+
+def in_turn(changes: Sequence[Renamer]) -> Renamer:
+    """Several changes, one after the other."""
+    return lambda name: reduce(lambda so_far, change: change(so_far), changes, name)
 
 
 def shared_prefixes(names: Collection[str]) -> tuple[str, ...]:

@@ -263,6 +263,7 @@ class ModuleNode:
         mode_sensitive: True when it computes differently in train and in eval mode.
         hooks: (kind, what it calls) of each hook that was saved with it.
         section: The part of a training checkpoint it belongs to; None where there is but one.
+        takes_extra_state: True when load_state_dict is to hand it an entry `_extra_state`.
     """
 
     path: str
@@ -274,6 +275,7 @@ class ModuleNode:
     mode_sensitive: bool = False
     hooks: tuple[tuple[str, str], ...] = ()
     section: str | None = None
+    takes_extra_state: bool = False
 
     @property
     def depth(self) -> int:

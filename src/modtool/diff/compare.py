@@ -7,10 +7,10 @@ from typing import Literal
 
 from modtool.diff.counters import filled_in
 from modtool.diff.fitting import explained_pairs, explained_singles, fit_of, misfits
-from modtool.diff.plain_entries import plain_entries
+from modtool.diff.plain_entries import Beside, beside_tensors_of, without_extra_states
 from modtool.diff.records import Differences, Measure, Pair, Side, Single, Tolerance, Verdict
 from modtool.diff.renamings import Found, likely_renamings
-from modtool.diff.sides import Entries, entries_of, named_anew, only, without_prefixes
+from modtool.diff.sides import Entries, entries_of, named_anew, only, taking_off, without_prefixes
 from modtool.diff.structure import (
     Comparing,
     differing,
@@ -22,7 +22,7 @@ from modtool.diff.structure import (
     ties_of,
     value_changes,
 )
-from modtool.names import renamer
+from modtool.names import Renamer, in_turn, renamer
 from modtool.notes import note
 from modtool.pickles.values import is_cut
 from modtool.records import Checkpoint, Note, TensorInfo
@@ -76,6 +76,8 @@ def compare_structure(a: Checkpoint, b: Checkpoint, options: Options) -> Differe
     model = model_side(a, b)
     old: Side = "b" if model == "a" else "a"
     left, right = named(a, b, old, options, model_only=model is not None)
+    if model:
+        left, right = without_extra_states(left), without_extra_states(right)
     pairs = tuple(pairs_of(left, right, comparing(a, b, options)))
     both: dict[Side, tuple[Checkpoint, Entries]] = {"a": (a, left), "b": (b, right)}
     singles = tuple(singles_of(left, right))
@@ -92,11 +94,21 @@ def compare_structure(a: Checkpoint, b: Checkpoint, options: Options) -> Differe
         notes=tuple(warnings(a, b)),
     )
     if model:
-        plain = () if options.only else tuple(plain_entries(both[model][0], both[old][0], old))
-        fit = fit_of(pairs, singles, found, model, both[old][0], plain, options.words)
+        beside = beside_of(both[model][0], both[old][0], options)
+        fit = fit_of(pairs, singles, found, model, both[old][0], beside, options.words)
         told = (*made.notes, *cast_notes(pairs), *counter_notes(counters))
-        return replace(made, fit=fit, values=plain, notes=told)
+        return replace(made, fit=fit, values=tuple(beside.changes(model)), notes=told)
     return beside_tensors(made, (a, left), (b, right), options)
+
+
+def beside_of(model: Checkpoint, checkpoint: Checkpoint, options: Options) -> Beside:
+    """What lies beside the tensors that a model is to load, unless some were chosen."""
+    if options.only:
+        return Beside()
+    names = [tensor.name for tensor in checkpoint.model_tensors]
+    changes: list[Renamer] = [taking_off(names, options.strip_prefix)]
+    changes += map(renamer, options.rename)
+    return beside_tensors_of(model, checkpoint, in_turn(changes))
 
 
 def comparing(a: Checkpoint, b: Checkpoint, options: Options) -> Comparing:

@@ -5,7 +5,8 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from modtool.diff.records import Fit, Pair, Side, Single, ValueChange
+from modtool.diff.plain_entries import Beside
+from modtool.diff.records import Fit, Pair, Side, Single
 from modtool.diff.renamings import Found
 from modtool.diff.sides import Entries
 from modtool.records import Checkpoint, TensorInfo
@@ -138,7 +139,7 @@ def fit_of(
     found: Found,
     model: Side,
     checkpoint: Checkpoint,
-    plain: Sequence[ValueChange],
+    beside: Beside,
     given: Sequence[str],
 ) -> Fit:
     """How well a checkpoint fits a model, and the command that makes it fit better.
@@ -149,7 +150,7 @@ def fit_of(
         found: Names that were likely changed.
         model: The side that is the model.
         checkpoint: The other side.
-        plain: What that has beside tensors.
+        beside: What that has beside tensors.
         given: What convert is to be told anyway, as words of a command line.
     """
     missing = [single for single in singles if single.side == model]
@@ -160,18 +161,19 @@ def fit_of(
     surplus = [single.tensor.name for single in unexpected if single.likely is None]
     surplus += [(pair.b if model == "a" else pair.a).name for pair in mismatched]
     dropped = surplus if len(surplus) <= MOST_DROPPED else []
+    after = beside.after(found.change)
     options = [*given, *options_of(found)]
     options += [word for name in dropped for word in ("--drop", name)]
     models = [part.name for part in checkpoint.sections if part.role == "model"]
     fit = Fit(
         model,
-        len(missing),
-        len(unexpected) + len(plain),
+        len(missing) + len(beside.missing),
+        len(unexpected) + len(beside.unexpected),
         len(mismatched),
         section=models[0] if len(models) == 1 else None,
         whole=checkpoint.kind == "full_model",
         fixed=not mismatched
-        and not plain
+        and not (after.missing or after.unexpected)
         and dropped == surplus
         and all(one.likely for one in missing),
     )

@@ -34,7 +34,8 @@ def refusals(found: Differences) -> Iterator[str]:
     """What is missing, unexpected and mismatched, each with its first names."""
     missing = [single.name for single in found.singles if single.side == "a"]
     unexpected = [single.name for single in found.singles if single.side == "b"]
-    unexpected += [change.name for change in found.values]
+    missing += [change.name for change in found.values if change.sides == ("a",)]
+    unexpected += [change.name for change in found.values if change.sides == ("b",)]
     mismatched = [mismatch(pair) for pair in found.pairs if pair.differs]
     kinds = {"missing": missing, "unexpected": unexpected, "mismatched": mismatched}
     for kind, names in kinds.items():

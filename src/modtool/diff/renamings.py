@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from modtool.diff.evidence import Shape, is_proven, kind_of, partners, shared_ends
 from modtool.diff.records import Renaming
 from modtool.diff.sides import automatic
-from modtool.names import AUTO, WRAPPERS, Renamer, renamer, stripped
+from modtool.names import AUTO, WRAPPERS, Renamer, in_turn, renamer, stripped
 from modtool.plan.renames import unwrapped
 
 __all__ = ["Found", "Shapes", "likely_renamings"]
@@ -38,12 +38,14 @@ class Found:
         names: Old name -> new name, for the names that they bring together.
         left: Old name -> what the renamings make of it, for all other old names.
         added: The prefix that the old names lack, when that is what was found.
+        change: What the renamings make of any name.
     """
 
     renamings: tuple[Renaming, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
     left: Mapping[str, str] = field(default_factory=dict)
     added: str = ""
+    change: Renamer = str
 
 
 def likely_renamings(old: Shapes, new: Shapes, common: Sequence[str]) -> Found:
@@ -58,7 +60,8 @@ def likely_renamings(old: Shapes, new: Shapes, common: Sequence[str]) -> Found:
     if len(search.names) < MOST_OF * min(len(old), len(new)):
         search = searched(old, new, common, rules=False)
     left = {before: now for now, before in search.before.items()}
-    return Found(tuple(search.renamings), search.names, left, search.added)
+    change = in_turn(search.changes)
+    return Found(tuple(search.renamings), search.names, left, search.added, change)
 
 
 def searched(old: Shapes, new: Shapes, common: Sequence[str], *, rules: bool = True) -> "Search":
@@ -80,6 +83,7 @@ class Search:
         names: Old name -> new name.
         before: Current name -> old name.
         renamings: What was found so far.
+        changes: The functions of these.
         added: The prefix that the old names lack, once that is known.
     """
 
@@ -95,6 +99,7 @@ class Search:
         self.names: dict[str, str] = {}
         self.before = {name: name for name in left}
         self.renamings: list[Renaming] = []
+        self.changes: list[Renamer] = []
         self.added = ""
 
     # -- prefixes --------------------------------------------------------------------------
@@ -185,6 +190,7 @@ class Search:
         hits = self.hits(change)
         reason = "" if option == "--rename" else reason_for(value)
         self.renamings.append(Renaming(option, value, len(hits), reason))
+        self.changes.append(change)
         left: dict[str, Shape] = {}
         before: dict[str, str] = {}
         for name, shape in self.left.items():

@@ -20,6 +20,7 @@ __all__ = [
     "model_of",
     "named_anew",
     "only",
+    "taking_off",
     "without_prefixes",
 ]
 
@@ -102,11 +103,13 @@ def without_prefixes(
 
 def strip(entries: Entries, prefixes: Sequence[str]) -> dict[str, TensorInfo]:
     """One side with prefixes taken off its names."""
-    names = list(entries)
+    return changed(entries, taking_off(list(entries), prefixes))
+
+
+def taking_off(names: Sequence[str], prefixes: Sequence[str]) -> Renamer:
+    """What `--strip-prefix` does to some names."""
     known = [completed(prefix, names) for prefix in prefixes if prefix != AUTO]
-    if AUTO in prefixes:
-        return changed(entries, automatic(names, known))
-    return changed(entries, partial(stripped, prefixes=known))
+    return automatic(names, known) if AUTO in prefixes else partial(stripped, prefixes=known)
 
 
 def automatic(names: Sequence[str], prefixes: Sequence[str] = ()) -> Renamer:

@@ -89,6 +89,7 @@ def nodes(modules: Modules) -> Iterator[ModuleNode]:
             class_name=f"{kind.__module__}.{kind.__qualname__}",
             alias_of=None if known == path else known,
             mode_sensitive=is_mode_sensitive(module),
+            takes_extra_state=kind.set_extra_state is not nn.Module.set_extra_state,
         )
 
 

@@ -111,6 +111,9 @@ def rows_beside_tensors(differences: Differences) -> Iterator[tuple[object, ...]
         sides, reason = change.sides, ""
         if differences.fit is not None:
             kind, reason = "unexpected", "a plain value among the tensors"
+            if sides == (differences.fit.model,):
+                kind, reason = "missing", ""
+                a = b = "an extra state"
         if len(sides) == 2 and a == b:
             kind = f"value {apart(change.a, change.b)}"
         yield change.name, kind, a if "a" in sides else None, b if "b" in sides else None, reason
