@@ -315,6 +315,56 @@ def test_no_fake_tensor_stays_in_caches_and_global_variables(
     globals()["FIRST"] = None
 
 
+STEPS = [0]
+STEP = 0
+
+
+def counter() -> Callable[[], int]:
+    count = 0
+
+    def counted() -> int:
+        nonlocal count
+        count += 1
+        return count
+
+    return counted
+
+
+COUNTED = counter()
+
+
+@functools.lru_cache
+def first_step() -> int:
+    return STEP
+
+
+class Alternates(nn.Module):
+    """Does more in every other pass, as counters at the top of a file have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        global STEP
+        STEP += 1
+        STEPS[0] += 1
+        steps = STEP + STEPS[0] + COUNTED() + first_step()
+        for _ in range(steps):
+            x = self.inner(x)
+        return x
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_what_a_pass_leaves_at_the_top_of_a_file_is_put_back(real: bool) -> None:
+    model = Alternates()
+    inputs = parse_inputs(["2,4"], model)
+    found = [trace(model, inputs, real=real) for _ in range(3)]
+    assert [each.executed for each in found] == ["real" if real else "fake"] * 3
+    assert [each.macs for each in found] == [4 * 2 * 4 * 4] * 3
+    assert (STEPS, STEP) == ([0], 0)
+
+
 def in_a_closure() -> Callable[[int], torch.Tensor]:
     table: dict[int, torch.Tensor] = {}
     return lambda size: table.setdefault(size, torch.ones(size))

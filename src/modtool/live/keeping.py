@@ -232,7 +232,7 @@ def forget(cache: Any, misses: int) -> None:
 
 @contextlib.contextmanager
 def globals_kept(names: Iterable[str] = ()) -> Iterator[None]:
-    """Undo what fake tensors leave in global variables and caches of functions.
+    """Undo what a pass leaves in global variables, classes and caches of functions.
 
     Args:
         names: Of Python modules to look after, beside those that the user wrote.

@@ -121,12 +121,12 @@ def prepared(model: nn.Module, inputs: Inputs, settings: Settings, executed: Exe
     """Prepare a model, and run it."""
     real = executed == "real"
     with untouched(model), contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as stack:
+        names = {type(module).__module__ for module in every_module(model)}
+        stack.enter_context(globals_kept(names))
         mode = None if real else mode_of(model)
         if real:
             copy_buffers(model)
         else:
-            names = {type(module).__module__ for module in every_module(model)}
-            stack.enter_context(globals_kept(names))
             stack.enter_context(fake_tensors(model))
         overwritten = Overwritten(writable_tensors(model))
         stack.callback(overwritten.restore)
