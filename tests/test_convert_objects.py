@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import datetime
+import decimal
 import enum
 import json
 import pathlib
@@ -184,6 +185,16 @@ class Color(enum.Enum):
     RED = "red"
 
 
+class Level(enum.IntEnum):
+    """A number with a name."""
+
+    LOW = 1
+
+
+class Count(int):
+    """A number of its own kind."""
+
+
 class Settings(dict[str, int]):
     """A dict of its own kind."""
 
@@ -335,11 +346,35 @@ def test_a_long_chain_of_objects_ends_where_it_is_said_to(modtool: Modtool) -> N
     assert depth == 50
 
 
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_an_object_made_of_one_value_becomes_that(modtool: Modtool, protocol: int) -> None:
+    saved = {
+        "model": MODEL,
+        "color": Color.RED,
+        "colors": [Color.RED, Level.LOW],
+        "count": Count(7),
+        "price": decimal.Decimal("1.50"),
+        "args": Arguments(more=Level.LOW),
+    }
+    said = document(modtool, saved, protocol)
+    kinds = {item["name"]: item["why"].partition(" itself; ")[0] for item in said["dropped"]}
+    assert kinds == {
+        "color": "an object of tests.test_convert_objects.Color",
+        "colors.1": "an object of tests.test_convert_objects.Level",
+        "count": "an object of tests.test_convert_objects.Count",
+        "price": "an object of decimal.Decimal",
+        "args": "an object of tests.test_convert_objects.Arguments",
+    }
+    found = torch.load("out.pth", weights_only=True)
+    assert [found["color"], found["colors"], found["count"]] == ["red", ["red", 1], 7]
+    assert [found["price"], found["args"]["more"]] == ["1.50", 1]
+
+
 def test_what_is_left_out_is_named_at_every_place(modtool: Modtool) -> None:
-    saved = {"model": MODEL, "color": Color.RED, "colors": [Color.RED, 1]}
-    found, dropped = converted(modtool, saved)
-    assert [name for name, _ in dropped] == ["color", "colors.0"]
-    assert found["colors"] == [None, 1]
+    delta = datetime.timedelta(1)
+    found, dropped = converted(modtool, {"model": MODEL, "delta": delta, "deltas": [delta, 1]})
+    assert [name for name, _ in dropped] == ["delta", "deltas.0"]
+    assert found["deltas"] == [None, 1]
 
 
 def test_an_array_beside_the_weights_is_none_of_them(modtool: Modtool) -> None:

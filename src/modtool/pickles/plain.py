@@ -14,7 +14,8 @@ from modtool.pickles.packed import encoded, from_codec
 from modtool.pickles.symbols import ABSENT, Call, Global, PersistentId, class_named
 
 __all__ = ["BUILTINS", "CONTAINERS", "FROZENSET", "SET", "TUPLE", "Unknown", "attributes_of"]
-__all__ += ["bare", "breadth", "builtin", "fields_of", "is_set", "items_of", "mapping_of", "plain"]
+__all__ += ["bare", "base_of", "breadth", "builtin", "fields_of", "is_set", "items_of"]
+__all__ += ["mapping_of", "plain"]
 
 # Longer texts and larger numbers as keys of a list of pairs can make a dict of it quadratic.
 MAX_KEY_TEXT = 1000

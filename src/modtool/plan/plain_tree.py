@@ -28,6 +28,7 @@ from modtool.pickles.plain import (
     Unknown,
     attributes_of,
     bare,
+    base_of,
     builtin,
     fields_of,
     items_of,
@@ -363,10 +364,15 @@ class Walk:
         return tensor
 
     def attributes(self, value: object, path: str) -> object:
-        """An object of some class: its attributes where it has any, else nothing."""
+        """An object of some class: its attributes, or the one value it is made of; else nothing."""
         attributes = attributes_of(value)
         if attributes is None:
-            return self.drop(path, f"{describe(value)}: {REFUSED}")
+            made_of = value_of(value)
+            if made_of is DROPPED:
+                return self.drop(path, f"{describe(value)}: {REFUSED}")
+            why = f"{describe(value)} itself; the value that it is made of takes its place"
+            self.dropped.append(Dropped(path, why))
+            return made_of
         if self.objects == MAX_OBJECTS:
             return self.drop(path, f"{describe(value)}: objects in objects, {MAX_OBJECTS} deep")
         why = f"{describe(value)} itself; a dict of its attributes takes its place"
@@ -410,6 +416,20 @@ def called(value: object) -> str | None:
     if not isinstance(value, Call) or value.callee in BUILT_IN or value.callee == "_codecs.encode":
         return None
     return CALLED.get(value.callee, bare(value.made))
+
+
+def value_of(value: object) -> object:
+    """The number or text that an object is made of, or DROPPED.
+
+    So are members of an Enum, a Decimal, and instances of subclasses of int and str.
+    """
+    if not isinstance(value, Call) or value.state is not ABSENT or value.keywords:
+        return DROPPED
+    base = base_of(value)
+    given = value.arguments if base is None else (base[1],)
+    is_class = value.made.rpartition(".")[2][:1].isupper()
+    alone = len(given) == 1 and isinstance(given[0], bool | int | float | str | bytes)
+    return given[0] if is_class and alone else DROPPED
 
 
 def numbers_of(value: Call) -> object:
