@@ -80,6 +80,21 @@ def test_depth_folds_the_table(modtool: Modtool) -> None:
     ]
 
 
+def test_top_cuts_the_folded_table_and_keeps_what_differs(modtool: Modtool) -> None:
+    state = {f"{name}.w": torch.ones(2) for name in ("a", "b", "c", "d")}
+    torch.save(state, "a.pth")
+    torch.save({**state, "c.w": torch.zeros(2), "d.w": torch.ones(3)}, "b.pth")
+
+    def folded(*options: str) -> tuple[list[str], bool]:
+        out = modtool("diff", "a.pth", "b.pth", "--depth", "1", *options).out
+        told = "more row" in out
+        return [line[0] for line in out.splitlines()[2:] if line[:1] in "abcd" and line], told
+
+    assert folded("--top", "3") == (["a", "c", "d"], True)
+    assert folded("--top", "2") == (["c", "d"], True)
+    assert folded("--top", "0") == (["a", "b", "c", "d"], False)
+
+
 def test_depth_keeps_what_is_nan(modtool: Modtool) -> None:
     torch.save({"fc.w": torch.tensor([1.0, 2.0]), "fc.b": torch.ones(1)}, "a.pth")
     torch.save({"fc.w": torch.tensor([1.0, math.nan]), "fc.b": torch.ones(1)}, "b.pth")

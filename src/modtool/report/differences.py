@@ -1,7 +1,7 @@
 """The report of `diff`: what differs in structure, then how far values are apart."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from modtool.diff import Differences, Fit, Pair, Single
 from modtool.diff.structure import is_equal
@@ -10,6 +10,8 @@ from modtool.records import TensorInfo, section_label
 from modtool.report.folding import (
     MEASURE_COLUMNS,
     NAN_COLUMNS,
+    Rows,
+    differing_first,
     fold,
     folded_document,
     measures,
@@ -28,7 +30,6 @@ STRUCTURE_COLUMNS = (
 )
 REASON = Column("reason", "likely because", "why it probably is so")
 VALUE_COLUMNS = (Column("name", "values of", "dotted name of the tensor"), *MEASURE_COLUMNS)
-Rows = tuple[tuple[object, ...], ...]
 
 
 def differences_report(
@@ -49,12 +50,14 @@ def differences_report(
     structure = tuple(structure_rows(differences))
     values = value_rows(differences)
     cut: tuple[Rows, ...] = structure, values
-    if depth is not None:
-        cut = (tuple(rows_beside_tensors(differences)),)
+    whole = None if depth is None else fold(differences, depth)
+    if whole is not None:
+        cut = whole.rows, tuple(rows_beside_tensors(differences))
 
     def tables() -> tuple[Table, ...]:
-        if depth is not None:
-            folded, beside = fold(differences, depth), structure_table(cut[0][:top])
+        if whole is not None:
+            folded = whole if flat else replace(whole, rows=differing_first(whole.rows, top))
+            beside = structure_table(cut[1][:top])
             return (folded, beside) if beside.rows and not flat else (folded,)
         if flat:
             return (flat_table(structure, values),)

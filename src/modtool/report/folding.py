@@ -5,7 +5,16 @@ from dataclasses import dataclass
 from modtool.diff import Differences, Measure, Pair
 from modtool.report.tables import Column, Table
 
-__all__ = ["MEASURE_COLUMNS", "NAN_COLUMNS", "fold", "folded_document", "measures", "odd"]
+__all__ = [
+    "MEASURE_COLUMNS",
+    "NAN_COLUMNS",
+    "Rows",
+    "differing_first",
+    "fold",
+    "folded_document",
+    "measures",
+    "odd",
+]
 
 MEASURE_COLUMNS = (
     Column("max_abs", "max abs", "largest |a - b|", "number"),
@@ -26,6 +35,7 @@ COUNT_COLUMNS = (
     Column("only_a", "only A", "tensors that only A has", "count"),
     Column("only_b", "only B", "tensors that only B has", "count"),
 )
+Rows = tuple[tuple[object, ...], ...]
 
 
 @dataclass(slots=True)
@@ -64,6 +74,12 @@ def fold(differences: Differences, depth: int) -> Table:
         columns = (*columns, *NAN_COLUMNS)
     rows = ((path or "(all)", *each.row)[: len(columns)] for path, each in folds.items())
     return Table(columns, tuple(rows))
+
+
+def differing_first(rows: Rows, top: int | None) -> Rows:
+    """So many rows in their order; those in which nothing differs make room for the others."""
+    telling = sorted(range(len(rows)), key=lambda index: rows[index][1] == rows[index][2])
+    return tuple(rows[index] for index in sorted(telling[:top]))
 
 
 def folded_document(differences: Differences, depth: int | None) -> list[dict[str, object]]:
