@@ -282,6 +282,12 @@ def test_settings_stand_in_the_nearest_pyproject(
         ('ignore = "wrapped"', '[tool.modtool] ignore is to be a list: ["…", "…"]\n'),
         ('fail-on = "never"', "[tool.modtool] fail-on = 'never'\n  one of error, warning, note\n"),
         ("fail-on = 1", "[tool.modtool] fail-on is to be text\n"),
+        ('ignor = ["wrapped"]', "[tool.modtool] has no key 'ignor'\n  nearest: ignore\n"),
+        ('fail_on = "note"', "[tool.modtool] has no key 'fail_on'\n  nearest: fail-on\n"),
+        (
+            "colour = false",
+            "[tool.modtool] has no key 'colour'\n  one of model, select, ignore, fail-on\n",
+        ),
     ],
 )
 def test_a_setting_that_means_nothing(modtool: Modtool, setting: str, error: str) -> None:

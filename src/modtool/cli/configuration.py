@@ -8,6 +8,8 @@ from modtool.errors import UsageError
 
 __all__ = ["Configuration", "nearest_configuration"]
 
+KEYS = ("model", "select", "ignore", "fail-on")
+
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
@@ -45,7 +47,7 @@ def nearest_configuration(folder: Path) -> Configuration:
     """The table of the pyproject.toml in a folder, or in the nearest one around it.
 
     Raises:
-        UsageError: That file cannot be read.
+        UsageError: That file cannot be read, or a key of the table means nothing.
     """
     for place in (folder, *folder.parents):
         file = place / "pyproject.toml"
@@ -66,4 +68,21 @@ def read_table(file: Path) -> Mapping[str, object]:
     table = tools.get("modtool", {}) if isinstance(tools, dict) else {}
     if not isinstance(table, dict):
         raise UsageError(f"{file}: [tool.modtool] is to be a table")
+    for key in table:
+        prove_known(key, file)
     return table
+
+
+def prove_known(key: str, file: Path) -> None:
+    """Nothing, for a key that has a meaning: one that is misspelt would be passed over unseen.
+
+    Raises:
+        UsageError: It has none.
+    """
+    if key in KEYS:
+        return
+    from difflib import get_close_matches
+
+    nearest = get_close_matches(key, KEYS, n=1)
+    hint = f"nearest: {nearest[0]}" if nearest else f"one of {', '.join(KEYS)}"
+    raise UsageError(f"{file}: [tool.modtool] has no key {key!r}", hint)
