@@ -3,7 +3,11 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import torch
+
+from modtool.api.checking import check
 from tests.conftest import Ran
 
 Modtool = Callable[..., Ran]
@@ -106,3 +110,19 @@ def test_what_has_no_line_of_its_own_has_none(modtool: Modtool) -> None:
     assert (found["code"], found["file"], found["line"]) == ("bias-before-batchnorm", None, None)
     ran = modtool("check", "model.py", "--format", "github")
     assert ran.out.startswith("::notice file=model.py,title=modtool bias-before-batchnorm::")
+
+
+def test_the_library_takes_every_input_that_the_command_takes(modtool: Modtool) -> None:
+    forward = "\n    def forward(self, x, scale):\n        return self.layer(x) * scale\n"
+    Path("model.py").write_text(HEAD + SOUND + forward)
+    Path("inputs.py").write_text("import torch\n\n\ndef make():\n    return torch.ones(2, 5)\n")
+    torch.save(torch.ones(2, 5), "x.pt")
+    asked: list[dict[str, Any]] = [
+        {"input_files": ["x.pt"]},
+        {"input_functions": ["inputs.py:make"]},
+        {"input_shapes": ["2,5"]},
+    ]
+    for each in asked:
+        (found,) = check("model.py", input_values={"scale": 2}, **each).findings
+        assert (found.code, found.where) == ("forward-failed", "layer")
+    assert check("model.py", input_shapes=["2,4"], input_values={"scale": 2}).findings == ()

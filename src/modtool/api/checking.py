@@ -42,6 +42,9 @@ def check(
     weights: str | None = None,
     device: str | None = None,
     input_shapes: Sequence[str] = (),
+    input_values: Mapping[str, object] | None = None,
+    input_files: Sequence[str] = (),
+    input_functions: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Checked:
     """Find what is wrong with a checkpoint or a model, and what loading a file would run.
@@ -56,7 +59,10 @@ def check(
         arguments: Of the constructor of a model.
         weights: A checkpoint to load into a model first.
         device: Where to put a model.
-        input_shapes: Of the inputs that a model is run with; without any it is not run.
+        input_shapes: Of the inputs that a model is run with; without any input it is not run.
+        input_values: Arguments of `forward` that are no tensors.
+        input_files: Inputs from files: .pt, .npz, .npy, .safetensors or .json.
+        input_functions: Inputs that functions make: `inputs.py:make_inputs`.
         progress: Called with bytes done, bytes in all and a name, while values are read.
 
     Raises:
@@ -71,6 +77,9 @@ def check(
         weights=weights,
         device=device,
         input_shapes=tuple(input_shapes),
+        input_values=input_values or {},
+        input_files=tuple(input_files),
+        input_functions=tuple(input_functions),
     )
     prove_fitting([target], questions)
     return checked(target, questions, progress)
