@@ -43,6 +43,24 @@ def test_modules_that_are_never_called_are_told() -> None:
     assert told(Unused(calls=True), "2,4") == []
 
 
+class WithLabels(nn.Module):
+    """Computes its own loss where it is given labels, as models of transformers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.criterion = nn.CrossEntropyLoss(weight=torch.ones(4))
+
+    def forward(self, x: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+        x = self.layer(x)
+        return x if labels is None else self.criterion(x, labels)
+
+
+def test_a_loss_may_wait_for_labels() -> None:
+    assert told(WithLabels(), "2,4") == []
+    assert told(WithLabels(), "2,4", "2:int64") == []
+
+
 class InTraining(nn.Module):
     """Calls one module in train mode alone, reads another, and uses the weight of a third."""
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.loss import _Loss
 
 from modtool.errors import UsageError
 from modtool.live.inputs import Inputs
@@ -134,8 +135,10 @@ def values_per_channel(shape: tuple[int, ...]) -> int:
 
 def never_called(passes: Passes) -> Iterator[Note]:
     """Modules that no pass called, and nobody asked for: one note for each module above."""
-    by_parent: dict[str, list[str]] = {}
+    modules, by_parent = dict(passes.subject.paths), dict[str, list[str]]()
     for path in uncalled(passes):
+        if isinstance(modules[path], _Loss):
+            continue  # it waits for labels, which a pass that predicts is not given
         by_parent.setdefault(path.rpartition(".")[0], []).append(path)
     for places in by_parent.values():
         yield from and_others(
