@@ -244,6 +244,26 @@ def test_the_versions_of_modules_move_with_their_names(modtool: Modtool) -> None
     assert Net().load_state_dict(made).missing_keys == []
 
 
+@pytest.mark.parametrize("section", [None, "model"])
+def test_a_value_among_the_tensors_is_dropped_by_its_name(
+    modtool: Modtool, section: str | None
+) -> None:
+    saved = {"fc.weight": torch.ones(2), "fc.bias": torch.ones(1), "epoch": 3, "args": {"lr": 1}}
+    torch.save({section: saved, "epoch": 5} if section else saved, "in.pth")
+    to = ("--to", "checkpoint") if section else ()
+    ran = modtool("convert", "in.pth", "--drop", "epoch", "--drop", "*.bias", "-o", "out.pth", *to)
+    assert ran.code == 0
+    assert ran.out.splitlines()[:3] == [
+        "kept 1 of 2 tensors",
+        "left out fc.bias: dropped as asked",
+        "left out epoch: no tensor, dropped as asked",
+    ]
+    made = torch.load("out.pth", weights_only=True)
+    assert made.get("epoch") == (5 if section else None)
+    made = made["model"] if section else made
+    assert made == {"fc.weight": made["fc.weight"], "args": {"lr": 1}}
+
+
 class Counting(nn.Linear):
     def get_extra_state(self) -> object:
         return {"calls": 7}

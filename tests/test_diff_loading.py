@@ -509,9 +509,64 @@ def test_a_row_for_what_is_no_tensor(
     ] == [
         "epoch unexpected – 3 a plain value among the tensors",
         "load_state_dict would refuse it",
-        "with strict=False it takes the rest, and leaves out what is unexpected",
+        "what fits: modtool convert x.pth --drop epoch -o x_fixed.pth",
         "in both 2 missing 0 unexpected 1 mismatched 0",
     ]
+
+
+AROUND: dict[str, tuple[Callable[[State], object], str]] = {
+    "a value": (lambda s: {**s, "epoch": 3}, " --drop epoch"),
+    "an optimizer without tensors": (
+        lambda s: {**s, "optimizer": {"state": {}, "param_groups": []}, "epoch": 3},
+        " --drop optimizer --drop epoch",
+    ),
+    "an optimizer": (
+        lambda s: {**s, "optimizer": {"state": {0: {"step": torch.ones(())}}}, "epoch": 1},
+        "",
+    ),
+    "a module": (lambda s: {**s, "loss": nn.Linear(2, 2)}, ""),
+    "a section with a value": (lambda s: {"model": {**s, "epoch": 3}}, " --drop epoch"),
+}
+
+
+@pytest.mark.parametrize("kind", AROUND)
+def test_what_stands_among_the_weights_is_left_out_as_suggested(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    change, options = AROUND[kind]
+    model = nn.Linear(2, 2)
+    saved = change(model.state_dict())
+    torch.save(saved, "x.pth")
+    with pytest.raises(RuntimeError, match="Unexpected key"):
+        model.load_state_dict(torch.load("x.pth", weights_only=False))
+    fit = diff(model, "x.pth").fit
+    assert fit is not None
+    assert (fit.loads, fit.fixed) == (False, True)
+    assert fit.fix == f"modtool convert x.pth{options} -o x_fixed.pth"
+    assert run(shlex.split(fit.fix)[1:]) == 0
+    model.load_state_dict(torch.load("x_fixed.pth"))
+    assert diff(model, "x_fixed.pth").same
+
+
+def test_a_chosen_root_is_its_weights_alone(tmp_path: Path) -> None:
+    model = nn.Linear(2, 2)
+    torch.save({**model.state_dict(), "loss": nn.Linear(2, 2)}, tmp_path / "x.pth")
+    assert diff(model, tmp_path / "x.pth", section="").same
+
+
+def test_statistics_that_a_model_does_not_keep_are_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(nn.BatchNorm1d(3).state_dict(), "x.pth")
+    model = nn.BatchNorm1d(3, track_running_stats=False)
+    fit = diff(model, "x.pth").fit
+    assert fit is not None
+    assert fit.fixed
+    assert fit.fix is not None
+    assert run(shlex.split(fit.fix)[1:]) == 0
+    model.load_state_dict(torch.load("x_fixed.pth"))
 
 
 def test_a_lone_old_batchnorm_is_filled_in(tmp_path: Path) -> None:

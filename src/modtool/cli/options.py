@@ -113,7 +113,10 @@ Keep = Annotated[
 Drop = Annotated[
     list[str],
     typer.Option(
-        "--drop", metavar="PATTERN", help="Leave out these tensors. Repeatable.", show_default=False
+        "--drop",
+        metavar="PATTERN",
+        help="Leave out these tensors, or plain values among them. Repeatable.",
+        show_default=False,
     ),
 ]
 TABLE = FormatName("table")

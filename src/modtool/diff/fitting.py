@@ -9,7 +9,7 @@ from modtool.diff.plain_entries import Beside
 from modtool.diff.records import Fit, Pair, Side, Single
 from modtool.diff.renamings import Found
 from modtool.diff.sides import Entries
-from modtool.records import Checkpoint, TensorInfo
+from modtool.records import ROOT, Checkpoint, TensorInfo
 from modtool.sharing import share
 
 __all__ = ["explained_pairs", "explained_singles", "fit_of", "fits_shape", "misfits"]
@@ -160,8 +160,9 @@ def fit_of(
     # strict=False, too.
     surplus = [single.tensor.name for single in unexpected if single.likely is None]
     surplus += [(pair.b if model == "a" else pair.a).name for pair in mismatched]
-    dropped = surplus if len(surplus) <= MOST_DROPPED else []
     after = beside.after(found.change)
+    surplus += after.surplus
+    dropped = surplus if len(surplus) <= MOST_DROPPED else []
     options = [*given, *options_of(found)]
     options += [word for name in dropped for word in ("--drop", name)]
     models = [part.name for part in checkpoint.sections if part.role == "model"]
@@ -170,18 +171,18 @@ def fit_of(
         len(missing) + len(beside.missing),
         len(unexpected) + len(beside.unexpected),
         len(mismatched),
-        section=models[0] if len(models) == 1 else None,
+        section=models[0] if len(models) == 1 and models != [ROOT] else None,
         whole=checkpoint.kind == "full_model",
         fixed=not mismatched
-        and not (after.missing or after.unexpected)
+        and not after.missing
         and dropped == surplus
         and all(one.likely for one in missing),
     )
     parts = bool(models) or checkpoint.kind == "full_model"
     kept = len(pairs) - len(mismatched) + sum(single.likely is not None for single in unexpected)
-    worth = (
-        parts if fit.loads else len(dropped) < kept
-    )  # what drops more than it keeps helps nobody
+    lost = set(dropped).difference(after.surplus)
+    # What drops more than it keeps helps nobody, unless it is all that a model wants.
+    worth = parts if fit.loads else len(lost) < kept or (fit.fixed and kept > 0)
     helps = worth and (parts or options != list(given))
     return replace(
         fit, fix=command(checkpoint.target, checkpoint.format, options) if helps else None

@@ -9,8 +9,8 @@ from modtool.diff.sides import Entries, model_of
 from modtool.names import Renamer
 from modtool.pickles.plain import mapping_of
 from modtool.pickles.roles import is_opaque
-from modtool.plan.tree import at, joined
-from modtool.records import Checkpoint, TensorInfo
+from modtool.plan.tree import at, beginnings, joined
+from modtool.records import ROOT, Checkpoint, TensorInfo
 
 __all__ = ["Beside", "beside_tensors_of", "without_extra_states"]
 
@@ -27,12 +27,15 @@ class Beside:
         taken: What else the model's own `state_dict()` has that is no tensor.
         given: What the checkpoint has, by the names in the file.
         rename: What becomes of the names of what need not be a tensor.
+        at_root: Whether the tensors lie at the root of a training checkpoint, of which convert
+            takes them and the modules' own entries alone.
     """
 
     wanted: tuple[str, ...] = ()
     taken: frozenset[str] = frozenset()
     given: Mapping[str, object] = field(default_factory=dict)
     rename: Renamer = str
+    at_root: bool = False
 
     def name(self, key: str) -> str:
         """What an entry is compared as: it moves with its module, if it is a module's."""
@@ -49,6 +52,11 @@ class Beside:
         """What the checkpoint has and load_state_dict refuses, by the names in the file."""
         known = self.taken.union(self.wanted)
         return [key for key in self.given if self.name(key) not in known]
+
+    @property
+    def surplus(self) -> list[str]:
+        """What convert has to be told to leave out."""
+        return [key for key in self.unexpected if is_opaque(key) or not self.at_root]
 
     def after(self, change: Renamer) -> "Beside":
         """The same with names changed further."""
@@ -80,6 +88,7 @@ def beside_tensors_of(model: Checkpoint, checkpoint: Checkpoint, rename: Renamer
         frozenset(name for name in saved if extra_state_in(name) is None),
         dict(given(checkpoint, section)),
         rename,
+        section == ROOT,
     )
 
 
@@ -96,8 +105,9 @@ def given(checkpoint: Checkpoint, section: str | None) -> Iterator[tuple[str, ob
         whole = tensor.name == name
         yield name, f"{tensor.dtype} {list(tensor.shape)}" if whole else "a dict with tensors"
     part = checkpoint.root if section is None else at(checkpoint.root, section)
+    chosen = section == ROOT and not checkpoint.sections  # somebody asked for its tensors alone
     for key in mapping_of(part) or ():
-        if isinstance(key, str) and key not in known:
+        if isinstance(key, str) and key not in known and (is_opaque(key) or not chosen):
             yield key, value_at(checkpoint, joined(section or "", key))
 
 
@@ -110,13 +120,6 @@ def extra_state_in(name: str) -> str | None:
 def without_extra_states(entries: Entries) -> dict[str, TensorInfo]:
     """The tensors that load_state_dict looks at: extra states go to their modules as they are."""
     return {name: tensor for name, tensor in entries.items() if extra_state_in(name) is None}
-
-
-def beginnings(name: str) -> Iterator[str]:
-    """A dotted name, and what it lies in."""
-    while name:
-        yield name
-        name = name.rpartition(".")[0]
 
 
 def value_at(checkpoint: Checkpoint, path: str) -> object:

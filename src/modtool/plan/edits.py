@@ -1,8 +1,9 @@
 """Edits: functions from a plan to a plan. Patterns select among the model's names in the output."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 
 from modtool.errors import UsageError
 from modtool.notes import note
@@ -10,9 +11,19 @@ from modtool.patterns import Types, select
 from modtool.plan.conversion import is_parameter
 from modtool.plan.owners import owner
 from modtool.plan.records import Dropped, Plan, PlannedTensor
-from modtool.plan.tree import DROPPED, entries, joined, place_of, put, way_to, without
+from modtool.plan.tree import (
+    DROPPED,
+    at,
+    beginnings,
+    entries,
+    joined,
+    place_of,
+    put,
+    way_to,
+    without,
+)
 from modtool.plan.versions import without_versions
-from modtool.records import DTYPES, FLOAT4_PAIR, Checkpoint
+from modtool.records import DTYPES, FLOAT4_PAIR, ROOT, Checkpoint
 
 __all__ = [
     "AS_ASKED",
@@ -51,15 +62,18 @@ def types_of(checkpoint: Checkpoint) -> Types | None:
 
 
 def chosen(
-    plan: Plan, patterns: Sequence[str], among: Iterable[PlannedTensor] | None = None
+    plan: Plan,
+    patterns: Sequence[str],
+    among: Iterable[PlannedTensor] | None = None,
+    beside: Collection[str] = (),
 ) -> frozenset[str]:
-    """The output names that patterns select in the model's part."""
+    """The output names that patterns select in the model's part, and of some beside its tensors."""
     tensors = list(plan.model_tensors if among is None else among)
     known = types_of(plan.source)
     types = None
     if known is not None:
         types = {tensor.name: known.get(tensor.source.name, "") for tensor in tensors}
-    return frozenset(select(patterns, [tensor.name for tensor in tensors], types))
+    return frozenset(select(patterns, [*(tensor.name for tensor in tensors), *beside], types))
 
 
 def chosen_parameters(plan: Plan, patterns: Sequence[str]) -> frozenset[str]:
@@ -126,8 +140,28 @@ def keep(plan: Plan, patterns: Sequence[str]) -> Plan:
 
 
 def drop(plan: Plan, patterns: Sequence[str]) -> Plan:
-    """Leave out the model's tensors that the patterns select."""
-    return remove(plan, chosen(plan, patterns), AS_ASKED)
+    """Leave out what the patterns select of the model's tensors, and of what lies beside them."""
+    beside = names_beside(plan)
+    names = chosen(plan, patterns, beside=beside)
+    plan = remove(plan, names.difference(beside), AS_ASKED)
+    gone = {name: places for name, places in beside.items() if name in names}
+    tree = reduce(without, (place for places in gone.values() for place in places), plan.tree)
+    dropped = tuple(Dropped(name, f"no tensor, {AS_ASKED}") for name in gone)
+    return replace(plan, tree=tree, dropped=plan.dropped + dropped)
+
+
+def names_beside(plan: Plan) -> dict[str, list[str]]:
+    """What the state_dicts of the output hold beside tensors: its name, and where it lies."""
+    found: dict[str, list[str]] = {}
+    for section in plan.models:
+        if section == ROOT:  # beside it lies what belongs to no state_dict
+            continue
+        here = [tensor.source.name for tensor in plan.tensors if tensor.section == section]
+        around = {start for name in here for start in beginnings(name)}
+        for key in entries(at(plan.tree, section or "")) or ():
+            if isinstance(key, str) and key not in around:
+                found.setdefault(key, []).append(place_of(section, key))
+    return found
 
 
 def remove(plan: Plan, names: Iterable[str], why: str) -> Plan:

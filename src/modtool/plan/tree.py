@@ -1,12 +1,12 @@
 """Trees of plain containers, with `TensorInfo` leaves: what lies where, and changes of it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from modtool.pickles.symbols import Call
 from modtool.records import TensorInfo
 
-__all__ = ["DROPPED", "at", "entries", "find_key", "joined", "path_of", "put", "with_entries"]
-__all__ += ["place_of", "way_to", "without"]
+__all__ = ["DROPPED", "at", "beginnings", "entries", "find_key", "joined", "path_of", "put"]
+__all__ += ["place_of", "way_to", "with_entries", "without"]
 
 
 class Missing:
@@ -31,6 +31,13 @@ def place_of(section: str | None, name: str) -> str:
 def joined(path: str, key: object) -> str:
     """A dotted path, one step deeper."""
     return f"{path}.{key}" if path else str(key)
+
+
+def beginnings(name: str) -> Iterator[str]:
+    """A dotted name, and what it lies in."""
+    while name:
+        yield name
+        name = name.rpartition(".")[0]
 
 
 def entries(tree: object) -> dict[object, object] | None:
