@@ -1,9 +1,14 @@
 """A trace leaves no trace: everything about a model and the process is what it was."""
 
+import argparse
+import array
+import collections
 import enum
 import functools
+import queue
 import random
 import threading
+import types
 from collections import deque
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -641,6 +646,60 @@ def test_arrays_that_are_written_over_are_put_back(real: bool) -> None:
     found = trace(model, parse_inputs(["2,4"], model), real=real)
     assert (found.error, found.executed) == (None, "real" if real else "fake")
     assert arrays() == before
+
+
+class Keeps(nn.Module):
+    """Keeps what it computes in objects of Python's library."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+        self.space = types.SimpleNamespace(last=None, deep=argparse.Namespace(steps=0))
+        self.table: collections.UserDict[str, object] = collections.UserDict(a=1)
+        self.chain = collections.ChainMap[str, object]({})
+        self.queue = queue.Queue[object]()
+        self.codes = array.array("i", [1, 2])
+        self.flags = bytearray(b"ab")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.inner(x)
+        if self.space.last is None:
+            self.space.last = x
+        self.space.deep.steps += 1
+        self.table["b"] = self.chain["b"] = x
+        self.queue.put(x)
+        self.codes[0] = 5
+        self.codes.append(3)
+        self.flags[:] = b"c"
+        result: torch.Tensor = x + self.space.last
+        return result
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_what_objects_of_libraries_hold_is_put_back(real: bool) -> None:
+    model = Keeps()
+    found = trace(model, parse_inputs(["2,4"], model), real=real)
+    assert (found.error, found.executed) == (None, "real" if real else "fake")
+    assert str(model.space) == "namespace(last=None, deep=Namespace(steps=0))"
+    assert (dict(model.table), dict(model.chain), model.queue.qsize()) == ({"a": 1}, {}, 0)
+    assert (model.codes.tolist(), bytes(model.flags)) == ([1, 2], b"ab")
+    assert type(model(torch.ones(2, 4))) is torch.Tensor
+
+
+class Unbound:
+    """A proxy of what is not there yet."""
+
+    @property
+    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
+        raise RuntimeError("working outside of a request")
+
+
+UNBOUND = Unbound()
+
+
+def test_an_object_without_readable_attributes_is_passed_over() -> None:
+    model = nn.Linear(4, 4)
+    assert trace(model, parse_inputs(["2,4"], model)).error is None
 
 
 class Keeper:

@@ -9,9 +9,10 @@ import functools
 import operator
 import random
 import sys
-import threading
+from array import array
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
+from threading import Thread
 from types import CellType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
 
@@ -30,6 +31,12 @@ COPIES = frozenset(
 )
 READS = frozenset((list.__getitem__, dict.__getitem__, deque.__getitem__, None))
 PLAIN = frozenset({bool, int, float, str, type(None), ModuleType, torch.dtype})
+# Kept by others, or what stands for something that runs.
+APART = (torch.Tensor, nn.Module, type, tuple, ModuleType, Thread)
+# Objects of these stand for files, locks, processes and the like, or are a library's own affair.
+# Of Python's own, those of a few modules hold values and nothing else.
+HOLDERS = frozenset({"_thread", "argparse", "collections", "queue", "types"})
+CLOSED = (sys.stdlib_module_names | {"torch", "numpy", "modtool"}) - HOLDERS
 # What leads from a function, or from what stands for one, to what it may keep.
 WITHIN: dict[type, tuple[str, ...]] = {
     FunctionType: ("__closure__", "__defaults__", "__kwdefaults__"),
@@ -64,9 +71,10 @@ def contents_kept(roots: Iterable[object], spare: int) -> Iterator[None]:
         if isinstance(value, SIMPLE):
             continue
         rewind.extend(rewinding(value))
-        if is_writable_array(value) and value.nbytes <= spare:
-            spare -= value.nbytes
-            rewind.append(functools.partial(value.__setitem__, ..., value.copy()))
+        nbytes = size_of_elements(value)
+        if 0 < nbytes <= spare:
+            spare -= nbytes
+            rewind.append(functools.partial(value.__setitem__, *elements_of(value)))
     try:
         yield
     finally:
@@ -79,8 +87,8 @@ def contents_kept(roots: Iterable[object], spare: int) -> Iterator[None]:
 def reached(roots: Iterable[object]) -> Iterator[tuple[object, Any]]:
     """Every value inside of others but plain ones, each once, with what of it can be refilled.
 
-    That is a container itself, or the attributes of a function or an object of the user's; None of
-    anything else. Classes of the user's are looked into, modules are not.
+    That is a container itself, or the attributes of a function or an object; None of anything else.
+    Classes of the user's are looked into, modules are not.
     """
     seen: dict[int, object] = {}  # which holds them, so that no other gets their id
     todo = list(roots)
@@ -108,23 +116,24 @@ def holder_of(value: object) -> Any:
         return value if is_ordinary(type(value)) else None
     if isinstance(value, FunctionType):
         return None if is_torchs(value) else vars(value)
-    kind = type(value)
-    if isinstance(value, torch.Tensor | nn.Module | type | tuple):
+    if isinstance(value, APART) or not is_holder(type(value)):
         return None
-    if not (is_users(kind) or issubclass(kind, threading.local)):
+    try:
+        attributes = getattr(value, "__dict__", None)
+    except Exception:  # a proxy of what is not there yet
         return None
-    attributes = getattr(value, "__dict__", None)
     return attributes if isinstance(attributes, dict) else None
 
 
 def fields_of(value: object) -> Iterator[Any]:
-    """What reads and writes the contents of a cell, or the slots of an object of the user's."""
+    """What reads and writes the contents of a cell, or the slots of an object."""
     kind = type(value)
     if kind is CellType:
         yield vars(CellType)["cell_contents"]
-    elif is_users(kind):
-        for each in kind.__mro__:
-            yield from (slot for slot in vars(each).values() if type(slot) is MemberDescriptorType)
+    elif is_holder(kind) and not issubclass(kind, APART):
+        spaces = (vars(each) for each in kind.__mro__ if "__slots__" in vars(each))
+        for space in spaces:
+            yield from (slot for slot in space.values() if type(slot) is MemberDescriptorType)
 
 
 def read(field: Any, owner: object) -> object:
@@ -157,9 +166,14 @@ def is_users(kind: type) -> bool:
     return is_users_module(sys.modules.get(kind.__module__))
 
 
+def is_holder(kind: type) -> bool:
+    """True for a class whose objects are looked into: the user's, and those that hold values."""
+    return str(kind.__module__).partition(".")[0] not in CLOSED or is_users(kind)
+
+
 def is_ordinary(kind: Any) -> bool:
     """False for a container that gives something else than what it holds."""
-    return kind.copy in COPIES and getattr(kind, "__getitem__", None) in READS
+    return getattr(kind, "copy", None) in COPIES and getattr(kind, "__getitem__", None) in READS
 
 
 def refill(holder: Any, contents: Any) -> None:
@@ -214,6 +228,19 @@ def rewinding(value: object) -> Iterator[Callable[[], object]]:
     if isinstance(value, numpy.random.Generator):
         source = value.bit_generator
         yield functools.partial(setattr, source, "state", source.state)
+
+
+def size_of_elements(value: Any) -> int:
+    """Bytes of an array or a bytearray; 0 for what is none, or has other bytes beside it."""
+    if isinstance(value, bytearray | array):
+        return sys.getsizeof(value)
+    return int(value.nbytes) if is_writable_array(value) else 0
+
+
+def elements_of(value: Any) -> tuple[object, object]:
+    """Where to put what an array or a bytearray holds, and a copy of that."""
+    everywhere = slice(None) if isinstance(value, bytearray | array) else ...
+    return everywhere, value[everywhere].copy() if everywhere is ... else value[everywhere]
 
 
 def is_writable_array(value: Any) -> bool:
