@@ -569,6 +569,31 @@ def test_statistics_that_a_model_does_not_keep_are_dropped(
     model.load_state_dict(torch.load("x_fixed.pth"))
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of the old weight_norm, which is deprecated
+@pytest.mark.parametrize("lone", [False, True])
+@pytest.mark.parametrize("left_out", [None, "weight_g", "weight_v"])
+def test_the_new_weight_norm_takes_files_of_the_old(
+    tmp_path: Path, lone: bool, left_out: str | None
+) -> None:
+    old: nn.Module = nn.utils.weight_norm(nn.Conv1d(4, 2, 3))
+    new = nn.utils.parametrizations.weight_norm(nn.Conv1d(4, 2, 3))
+    if not lone:
+        old, new = nn.Sequential(nn.Linear(2, 2), old), nn.Sequential(nn.Linear(2, 2), new)
+    saved = {name: x for name, x in old.state_dict().items() if name.split(".")[-1] != left_out}
+    torch.save(saved, tmp_path / "x.pth")
+    takes = True
+    try:
+        new.load_state_dict(dict(saved))
+    except RuntimeError:
+        takes = False
+    assert takes == (left_out is None)
+    for found in (diff(new, tmp_path / "x.pth"), diff(tmp_path / "x.pth", new)):
+        assert found.fit is not None
+        assert found.fit.loads == found.same == takes
+    told = check(tmp_path / "x.pth", model=new, select=["does-not-load"]).findings
+    assert [each.code for each in told] == ([] if takes else ["does-not-load"])
+
+
 def test_a_lone_old_batchnorm_is_filled_in(tmp_path: Path) -> None:
     old = dict(nn.BatchNorm1d(2).state_dict())
     del old["num_batches_tracked"]

@@ -22,6 +22,7 @@ from modtool.diff.structure import (
     ties_of,
     value_changes,
 )
+from modtool.diff.weight_norms import as_parametrized
 from modtool.names import Renamer, in_turn, renamer
 from modtool.notes import note
 from modtool.pickles.values import is_cut
@@ -78,6 +79,10 @@ def compare_structure(a: Checkpoint, b: Checkpoint, options: Options) -> Differe
     left, right = named(a, b, old, options, model_only=model is not None)
     if model:
         left, right = without_extra_states(left), without_extra_states(right)
+        if model == "a":
+            right = as_parametrized(a, right)
+        else:
+            left = as_parametrized(b, left)
     pairs = tuple(pairs_of(left, right, comparing(a, b, options)))
     both: dict[Side, tuple[Checkpoint, Entries]] = {"a": (a, left), "b": (b, right)}
     singles = tuple(singles_of(left, right))
