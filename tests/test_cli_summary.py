@@ -348,6 +348,58 @@ def test_weights_of_another_model(modtool: Modtool) -> None:
     ]
 
 
+@pytest.mark.parametrize("prefix", ["model.", "module.model.", "_orig_mod.module.", "model.model."])
+def test_weights_below_the_prefix_of_a_wrapper(modtool: Modtool, prefix: str) -> None:
+    state = load_model(example("mlp")).model.state_dict()
+    under = {prefix + name: value for name, value in state.items()}
+    torch.save({"state_dict": under, "pytorch-lightning_version": "2.0"}, "epoch=3.ckpt")
+    ran = modtool("summary", example("mlp"), "--weights", "epoch=3.ckpt")
+    assert (ran.code, ran.err) == (0, "")
+
+
+def test_weights_below_another_prefix_and_without_one(modtool: Modtool) -> None:
+    Path("net.py").write_text(NESTED)
+    torch.save({"net.fc.weight": torch.zeros(2, 2), "steps": torch.ones(1)}, "deep.pth")
+    ran = modtool("summary", "net.py:Net", "--weights", "deep.pth")
+    assert (ran.code, ran.err.splitlines()) == (
+        2,
+        [
+            "error: deep.pth: none of its 2 tensors fits the model",
+            "  the model's names stand there after net. : "
+            "modtool convert deep.pth -o OUT.pth --strip-prefix net.",
+        ],
+    )
+    torch.save({"fc.weight": torch.zeros(2, 2)}, "flat.pth")
+    ran = modtool("summary", "net.py:Wrapper", "--weights", "flat.pth")
+    assert (ran.code, ran.err.splitlines()) == (
+        2,
+        [
+            "error: flat.pth: none of its 1 tensors fits the model",
+            "  the model has its names after net. : "
+            "modtool convert flat.pth -o OUT.pth --add-prefix net.",
+        ],
+    )
+    assert modtool("convert", "deep.pth", "-o", "a.pth", "--strip-prefix", "net.").code == 0
+    assert modtool("convert", "flat.pth", "-o", "b.pth", "--add-prefix", "net.").code == 0
+    assert modtool("summary", "net.py:Net", "--weights", "a.pth").code == 0
+    assert modtool("summary", "net.py:Wrapper", "--weights", "b.pth").code == 0
+
+
+NESTED = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(2, 2, bias=False)
+
+class Wrapper(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = Net()
+"""
+
+
 # -- what goes wrong ---------------------------------------------------------------------------
 
 FILES = {

@@ -1,6 +1,7 @@
 """`--weights`: a checkpoint of any format put into a model, one tensor at a time."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from modtool.diff.fitting import fits_shape
 from modtool.errors import UsageError
 from modtool.live.compute import converted
 from modtool.live.fake import is_fake, is_uninitialized
+from modtool.names import shared_prefixes
 from modtool.notes import note
 from modtool.plan import PlannedTensor
 from modtool.records import Checkpoint, Note, TensorInfo
@@ -43,10 +45,11 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> tuple[Note, ...]:
         if name not in fits
     ]
     if not fits:
-        held = f"the model has {first(list(wanted))}; the checkpoint has {first(list(found))}"
         raise UsageError(
             f"{checkpoint.target}: none of its {len(found)} tensors fits the model",
-            f"their shapes differ: {first(mismatched)}" if mismatched else held,
+            f"their shapes differ: {first(mismatched)}"
+            if mismatched
+            else other_names(wanted, found, checkpoint.target),
         )
     with torch.no_grad():
         for name in fits:
@@ -83,19 +86,30 @@ def stored_tensors(checkpoint: Checkpoint) -> dict[str, TensorInfo]:
 def unwrapped(
     wanted: Mapping[str, torch.Tensor], found: dict[str, TensorInfo]
 ) -> dict[str, TensorInfo]:
-    """The same without the prefix that DataParallel or torch.compile put before every name."""
-    for prefix in WRAPPERS:
-        if found and not found.keys() & wanted.keys() and all(map(starts(prefix), found)):
-            found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
+    """The same without what wrappers put before every name, as far as it takes for names to fit."""
+    for prefix in accumulate(shared_prefixes(found), initial=""):
+        plain = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
+        if plain.keys() & wanted.keys():
+            return plain
     return found
 
 
-def starts(prefix: str) -> Callable[[str], bool]:
-    """A predicate: does a name begin so?"""
-    return lambda name: name.startswith(prefix)
+def other_names(wanted: Collection[str], found: Collection[str], target: str) -> str:
+    """What to do where no name fits: which prefix to change, or which names there are."""
+    convert = f"modtool convert {target} -o OUT.pth"
+    extra, lacking = prefix_before(wanted, found), prefix_before(found, wanted)
+    if extra:
+        return f"the model's names stand there after {extra} : {convert} --strip-prefix {extra}"
+    if lacking:
+        return f"the model has its names after {lacking} : {convert} --add-prefix {lacking}"
+    return f"the model has {first(list(wanted))}; the checkpoint has {first(list(found))}"
 
 
-WRAPPERS = ("module.", "_orig_mod.", "module.")
+def prefix_before(names: Collection[str], longer: Collection[str]) -> str:
+    """What stands before each of some names among others; "" where they are not all there."""
+    one = next(iter(names), "")
+    before = (name.removesuffix(one) for name in longer if one and name.endswith(f".{one}"))
+    return next((each for each in before if all(each + name in longer for name in names)), "")
 
 
 def tensors_of(model: nn.Module) -> Mapping[str, torch.Tensor]:
