@@ -594,6 +594,40 @@ def test_the_new_weight_norm_takes_files_of_the_old(
     assert [each.code for each in told] == ([] if takes else ["does-not-load"])
 
 
+def test_statistics_of_many_norms_are_dropped_by_what_they_are_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(nn.Sequential(*map(nn.BatchNorm1d, range(2, 7))).state_dict(), "x.pth")
+    model = nn.Sequential(
+        *(nn.BatchNorm1d(size, track_running_stats=False) for size in range(2, 7))
+    )
+    fit = diff(model, "x.pth").fit
+    assert fit is not None
+    drops = " --drop '*.running_mean' --drop '*.running_var' --drop '*.num_batches_tracked'"
+    fix = f"modtool convert x.pth{drops} -o x_fixed.pth"
+    assert fit == Fit("a", 0, 15, 0, fix=fix, fixed=True)
+    assert run(shlex.split(fix)[1:]) == 0
+    model.load_state_dict(torch.load("x_fixed.pth"))
+
+
+@pytest.mark.parametrize("versions", [False, True])
+def test_a_counter_of_another_shape_is_filled_in_once_it_is_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, versions: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    saved = Normed().state_dict()
+    saved["body.1.num_batches_tracked"] = torch.zeros(3, dtype=torch.int64)
+    torch.save(saved if versions else dict(saved), "x.pth")
+    fit = diff(Normed(), "x.pth").fit
+    assert fit is not None
+    fix = "modtool convert x.pth --drop body.1.num_batches_tracked -o x_fixed.pth"
+    assert fit == Fit("a", 0, 0, 1, fix=fix, fixed=not versions)
+    assert run(shlex.split(fix)[1:]) == 0
+    keys = Normed().load_state_dict(torch.load("x_fixed.pth"), strict=False)
+    assert (keys.missing_keys == []) == fit.fixed
+
+
 def test_a_lone_old_batchnorm_is_filled_in(tmp_path: Path) -> None:
     old = dict(nn.BatchNorm1d(2).state_dict())
     del old["num_batches_tracked"]

@@ -100,7 +100,9 @@ def compare_structure(a: Checkpoint, b: Checkpoint, options: Options) -> Differe
     )
     if model:
         beside = beside_of(both[model][0], both[old][0], options)
-        fit = fit_of(pairs, singles, found, model, both[old][0], beside, options.words)
+        apart = [Single(pair.name, model, pair.a) for pair in pairs if pair.differs]
+        filled = [single.name for single in filled_in(apart, model, *both[old])]
+        fit = fit_of(pairs, singles, found, model, both[old][0], beside, filled, options.words)
         told = (*made.notes, *cast_notes(pairs), *counter_notes(counters))
         return replace(made, fit=fit, values=tuple(beside.changes(model)), notes=told)
     return beside_tensors(made, (a, left), (b, right), options)

@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from modtool.diff.plain_entries import Beside
@@ -140,6 +140,7 @@ def fit_of(
     model: Side,
     checkpoint: Checkpoint,
     beside: Beside,
+    filled: Collection[str],
     given: Sequence[str],
 ) -> Fit:
     """How well a checkpoint fits a model, and the command that makes it fit better.
@@ -151,6 +152,7 @@ def fit_of(
         model: The side that is the model.
         checkpoint: The other side.
         beside: What that has beside tensors.
+        filled: Names that loading would fill in, were they not there.
         given: What convert is to be told anyway, as words of a command line.
     """
     missing = [single for single in singles if single.side == model]
@@ -162,7 +164,9 @@ def fit_of(
     surplus += [(pair.b if model == "a" else pair.a).name for pair in mismatched]
     after = beside.after(found.change)
     surplus += after.surplus
-    dropped = surplus if len(surplus) <= MOST_DROPPED else []
+    kept = [pair.b if model == "a" else pair.a for pair in pairs if not pair.differs]
+    kept += [single.tensor for single in unexpected if single.likely is not None]
+    dropped = drops(surplus, [tensor.name for tensor in kept])
     options = [*given, *options_of(found)]
     options += [word for name in dropped for word in ("--drop", name)]
     models = [part.name for part in checkpoint.sections if part.role == "model"]
@@ -173,20 +177,34 @@ def fit_of(
         len(mismatched),
         section=models[0] if len(models) == 1 and models != [ROOT] else None,
         whole=checkpoint.kind == "full_model",
-        fixed=not mismatched
+        fixed=all(pair.name in filled for pair in mismatched)
         and not after.missing
-        and dropped == surplus
+        and bool(dropped) == bool(surplus)
         and all(one.likely for one in missing),
     )
     parts = bool(models) or checkpoint.kind == "full_model"
-    kept = len(pairs) - len(mismatched) + sum(single.likely is not None for single in unexpected)
-    lost = set(dropped).difference(after.surplus)
-    # What drops more than it keeps helps nobody, unless it is all that a model wants.
-    worth = parts if fit.loads else len(lost) < kept or (fit.fixed and kept > 0)
+    lost = len(surplus) - len(after.surplus) if dropped else 0
+    # What drops more than it keeps helps nobody, unless that is all that a model wants.
+    worth = parts if fit.loads else lost < len(kept) or (fit.fixed and len(kept) > 0)
     helps = worth and (parts or options != list(given))
     return replace(
         fit, fix=command(checkpoint.target, checkpoint.format, options) if helps else None
     )
+
+
+def drops(surplus: Sequence[str], kept: Sequence[str]) -> list[str]:
+    """What `--drop` is to be given: names, or the last parts of many; [] where it is too much."""
+    if len(surplus) <= MOST_DROPPED:
+        return list(surplus)
+    needed = {part for name in kept for part in name.split(".")}
+    found: list[str] = []
+    for name in surplus:
+        _, dot, last = name.rpartition(".")
+        if last in needed:
+            return []
+        found.append(f"*.{last}" if dot else last)
+    patterns = list(dict.fromkeys(found))
+    return patterns if len(patterns) <= MOST_DROPPED else []
 
 
 def options_of(found: Found) -> Iterator[str]:
