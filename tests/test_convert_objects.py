@@ -509,3 +509,17 @@ def test_what_is_no_checkpoint_stays_as_it_was_too(modtool: Modtool, saved: obje
     assert document(modtool, saved)["dropped"] == []
     assert repr(torch.load("out.pth", weights_only=True)) == repr(saved)
     assert json.loads(modtool("summary", "in.pth", "--json").out)["kind"] == "tensors"
+
+
+def test_values_nested_past_reason_are_refused_in_two_lines(modtool: Modtool) -> None:
+    deep: object = 1
+    for _ in range(300):
+        deep = {"a": deep}
+    torch.save({"model": {"w": torch.ones(2)}, "deep": deep}, "a.pth")
+    ran = modtool("convert", "a.pth", "--to", "checkpoint", "-o", "b.pth")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == (
+        "error: a.pth: its values are nested too deeply to be written again\n"
+        "  take its tensors alone: --to state_dict or --to safetensors\n"
+    )
+    assert modtool("convert", "a.pth", "-o", "b.safetensors").code == 0

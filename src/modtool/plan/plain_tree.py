@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from modtool.errors import a_kind
+from modtool.errors import UnsafeFileError, a_kind
 from modtool.notes import first_names, note
 from modtool.pickles.display import key_text
 from modtool.pickles.modules import module_parts
@@ -133,12 +133,21 @@ def plain_tree(checkpoint: Checkpoint, edited: Sequence[str | None] = ()) -> Pla
 
     Containers that are shared, or contain themselves, stay so, but for those with tensors in one
     of the sections that are edited: what is done to the one is not done to the other.
+
+    Raises:
+        UnsafeFileError: Its values are nested too deeply.
     """
     by_path = {path_of(tensor): tensor for tensor in checkpoint.tensors}
     by_origin = {id(tensor.origin): tensor for tensor in reversed(checkpoint.tensors)}
     sections = tuple(section.name for section in checkpoint.sections)
     walk = Walk(by_path, by_origin, sections, tuple(name or "" for name in edited))
-    tree = walk.plain(checkpoint.root, "")
+    try:
+        tree = walk.plain(checkpoint.root, "")
+    except RecursionError:
+        raise UnsafeFileError(
+            f"{checkpoint.target}: its values are nested too deeply to be written again",
+            "take its tensors alone: --to state_dict or --to safetensors",
+        ) from None
     kept = {} if tree is DROPPED else tree
     return PlainTree(
         kept,
