@@ -1005,6 +1005,33 @@ def test_a_configuration_tells_the_element_type(modtool: Modtool) -> None:
     assert made["outputs"][0]["dtype"] == "bfloat16"
 
 
+INITIAL = (
+    "note: initial-values: these are initial values: "
+    "the model's configuration has no weights; add --weights\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "err"),
+    [
+        (("--stats",), INITIAL),
+        (("--backward", "--real"), INITIAL),
+        ((), ""),
+        (("--stats", "--weights", "w.pth"), ""),
+    ],
+)
+def test_values_of_a_configuration_are_initial_ones(
+    modtool: Modtool, options: tuple[str, ...], err: str
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    Path("llama").mkdir()
+    Path("llama/config.json").write_text(json.dumps(LLAMA))
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA))
+    torch.save(model.state_dict(), "w.pth")
+    ran = modtool("trace", "llama", *shapes("1,5"), *options)
+    assert (ran.code, ran.err) == (0, err)
+
+
 def test_a_package_with_relative_imports(modtool: Modtool) -> None:
     Path("pkg").mkdir()
     Path("pkg/__init__.py").touch()

@@ -44,6 +44,10 @@ CODES: Mapping[str, tuple[Level, str]] = MappingProxyType(
             "note",
             "gradient norms need values: the backward pass ran for its shapes alone",
         ),
+        "initial-values": (
+            "note",
+            "values are shown of a model built from its configuration, which holds no weights",
+        ),
         "non-finite": (
             "warning",
             "the first module that gave NaN or Inf though what it was given had none",

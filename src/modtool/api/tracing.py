@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from modtool.api.targets import load_target
+from modtool.api.targets import is_configuration, is_file, load_target
 from modtool.errors import UsageError, a_kind
+from modtool.notes import note
 from modtool.records import Note
 from modtool.traces import Trace
 
@@ -109,7 +110,17 @@ def trace(
             rebuild=None if device == "meta" else random_states_kept()(loaded.rebuild),
             request=request,
         )
+    if weights is None and (request.statistics or traced.gradient_norms is not None):
+        notes = (*notes, *initial_values(target))
     return replace(traced, notes=(*notes, *traced.notes))
+
+
+def initial_values(target: "str | os.PathLike[str] | nn.Module") -> tuple[Note, ...]:
+    """A note on values of a model that was built from a configuration alone."""
+    if not (is_file(target) and is_configuration(os.fspath(target))):  # type: ignore[arg-type]
+        return ()
+    message = "these are initial values: the model's configuration has no weights; add --weights"
+    return (note("initial-values", "", message),)
 
 
 def inputs_for(
