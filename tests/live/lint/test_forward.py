@@ -393,3 +393,43 @@ def test_a_lazy_model_that_cannot_be_copied_is_not_run() -> None:
             "cannot be copied: there is but one",
         )
     ]
+
+
+class Rectified(nn.Module):
+    """A layer of zeros and a ReLU; `around` is what else is made of what the layer gives."""
+
+    def __init__(self, around: float = 0.0, bias: float = 0.0, *, inplace: bool = False) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 4), nn.Linear(4, 2)
+        nn.init.zeros_(self.first.weight)
+        nn.init.constant_(self.first.bias, bias)
+        self.around, self.inplace = around, inplace
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        rest = self.around * x if self.around else 0
+        result: torch.Tensor = self.last(functional.relu(x, inplace=self.inplace) + rest)
+        return result
+
+
+def test_a_layer_of_zeros_in_front_of_a_relu_never_learns() -> None:
+    message = (
+        "the weight of this Linear is zero, and a ReLU follows: it gives zero for every input, and "
+        "no gradient reaches it, in any step"
+    )
+    silent = [("constant-weights", "first", message)]
+    for model in (Rectified(), Rectified(bias=-1.0), Rectified(inplace=True)):
+        assert told(model, "3,4") == silent
+        output = model(torch.randn(3, 4)).sum()
+        gradients = torch.autograd.grad(output, list(model.first.parameters()))
+        assert [each.any().item() for each in gradients] == [False, False]
+    zeros = Rectified().first
+    assert told(nn.Sequential(zeros, nn.ReLU()), "3,4") == [("constant-weights", "0", message)]
+
+
+def test_a_layer_of_zeros_may_learn_past_a_relu() -> None:
+    assert told(Rectified(around=0.1), "3,4") == []
+    assert told(Rectified(bias=1.0), "3,4") == []
+    random = Rectified()
+    nn.init.normal_(random.first.weight)
+    assert told(random, "3,4") == []

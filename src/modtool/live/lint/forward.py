@@ -12,7 +12,7 @@ from modtool.errors import UsageError
 from modtool.live.inputs import Inputs
 from modtool.live.lint.biases import bias_note
 from modtool.live.lint.subject import Subject, and_others, joined
-from modtool.live.lint.values import LAYERS, constant_pair
+from modtool.live.lint.values import LAYERS, constant_pair, silent_layer
 from modtool.live.lint.variation import Twice, Variation
 from modtool.live.lint.watcher import Dropped, Watcher
 from modtool.live.trace import Mode, Request, trace
@@ -265,6 +265,17 @@ def constant_in_order(passes: Passes) -> Iterator[Note]:
             yield from constant_pair(first, one, second, other)
 
 
+def silent_layers(passes: Passes) -> Iterator[Note]:
+    """Layers of zeros in front of a ReLU, which lets no gradient through where it is given zero."""
+    if not passes.watchers:
+        return
+    in_eval, in_train = (watcher.units for watcher in passes.watchers)
+    modules = dict(passes.subject.paths)
+    told = {each.where for each in constant_in_order(passes)}
+    for path in sorted((in_eval.rectified_alone() & in_train.rectified_alone()) - told):
+        yield from silent_layer(path, modules[path])
+
+
 FORWARD: tuple[Callable[[Passes], Iterator[Note]], ...] = (
     failed_forward,
     single_value_norms,
@@ -275,4 +286,5 @@ FORWARD: tuple[Callable[[Passes], Iterator[Note]], ...] = (
     not_repeated,
     biases_before_norms,
     constant_in_order,
+    silent_layers,
 )

@@ -12,7 +12,14 @@ from modtool.live.settings import type_of
 from modtool.notes import note
 from modtool.records import Note
 
-__all__ = ["LAYERS", "constant_pair", "constant_weights", "zero_attention", "zero_frozen_weights"]
+__all__ = [
+    "LAYERS",
+    "constant_pair",
+    "constant_weights",
+    "silent_layer",
+    "zero_attention",
+    "zero_frozen_weights",
+]
 
 LAYERS = (
     nn.Linear,
@@ -136,6 +143,19 @@ def zero_frozen_weights(subject: Subject) -> Iterator[Note]:
                 "and no gradient reaches what comes before"
             )
             yield note("constant-weights", path, message, "load weights into it, or unfreeze it")
+
+
+def silent_layer(path: str, layer: nn.Module) -> Iterator[Note]:
+    """A note where nothing comes out of a layer that a ReLU alone is given the output of."""
+    if not isinstance(layer, LAYERS) or not is_trained(layer):
+        return
+    bias = value_of(layer.bias) if layer.bias is not None else 0.0
+    if value_of(layer.weight) == 0 and bias is not None and bias <= 0:
+        message = (
+            f"the weight of this {type_of(layer)} is zero, and a ReLU follows: it gives zero for "
+            "every input, and no gradient reaches it, in any step"
+        )
+        yield note("constant-weights", path, message)
 
 
 def zero_attention(subject: Subject) -> Iterator[Note]:
