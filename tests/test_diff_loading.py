@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -587,6 +588,14 @@ def test_the_new_weight_norm_takes_files_of_the_old(
     except RuntimeError:
         takes = False
     assert takes == (left_out is None)
+    filled = deepcopy(new)
+    with torch.no_grad():
+        for parameter in filled.parameters():
+            parameter.zero_()
+    notes = load_weights(filled, open_checkpoint(str(tmp_path / "x.pth")))
+    assert (notes == ()) == takes
+    if takes:
+        assert all(map(torch.equal, filled.parameters(), new.parameters()))
     for found in (diff(new, tmp_path / "x.pth"), diff(tmp_path / "x.pth", new)):
         assert found.fit is not None
         assert found.fit.loads == found.same == takes

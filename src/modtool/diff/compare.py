@@ -80,9 +80,9 @@ def compare_structure(a: Checkpoint, b: Checkpoint, options: Options) -> Differe
     if model:
         left, right = without_extra_states(left), without_extra_states(right)
         if model == "a":
-            right = as_parametrized(a, right)
+            right = as_parametrized(a.modules, right)
         else:
-            left = as_parametrized(b, left)
+            left = as_parametrized(b.modules, left)
     pairs = tuple(pairs_of(left, right, comparing(a, b, options)))
     both: dict[Side, tuple[Checkpoint, Entries]] = {"a": (a, left), "b": (b, right)}
     singles = tuple(singles_of(left, right))

@@ -3,11 +3,11 @@
 Source: torch 2.13, `torch/nn/utils/parametrizations.py`, `_weight_norm_compat_hook`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from modtool.diff.sides import Entries
 from modtool.plan.tree import joined
-from modtool.records import Checkpoint, TensorInfo
+from modtool.records import ModuleNode, TensorInfo
 
 __all__ = ["as_parametrized"]
 
@@ -15,18 +15,18 @@ WEIGHT_NORM = "torch.nn.utils.parametrizations._WeightNorm"
 INSIDE = "parametrizations"
 
 
-def as_parametrized(model: Checkpoint, given: Entries) -> dict[str, TensorInfo]:
+def as_parametrized(modules: Iterable[ModuleNode], given: Entries) -> dict[str, TensorInfo]:
     """A checkpoint's tensors under the names that the hooks of a model's weight norms give them."""
     new: dict[str, str] = {}
-    for group in weight_norms(model):
+    for group in weight_norms(modules):
         if all(old in given for old in group):
             new |= group
     return {new.get(name, name): tensor for name, tensor in given.items()}
 
 
-def weight_norms(model: Checkpoint) -> Iterator[dict[str, str]]:
+def weight_norms(modules: Iterable[ModuleNode]) -> Iterator[dict[str, str]]:
     """Old name -> new name of the magnitude and the direction of each normed weight."""
-    for node in model.modules:
+    for node in modules:
         if node.class_name == WEIGHT_NORM and node.path.endswith(".0"):
             parametrized = node.path.removesuffix(".0")
             above, _, name = parametrized.rpartition(".")

@@ -25,7 +25,7 @@ from modtool.records import (
     contiguous_stride,
 )
 
-__all__ = ["checkpoint_of"]
+__all__ = ["checkpoint_of", "nodes"]
 
 
 Modules = Mapping[str, nn.Module]

@@ -8,9 +8,12 @@ import torch
 from torch import nn
 
 from modtool.diff.fitting import fits_shape
+from modtool.diff.weight_norms import as_parametrized
 from modtool.errors import UsageError
 from modtool.live.compute import converted
 from modtool.live.fake import is_fake, is_uninitialized
+from modtool.live.state import nodes
+from modtool.live.walk import modules_by_path
 from modtool.names import shared_prefixes
 from modtool.notes import note
 from modtool.plan import PlannedTensor
@@ -35,6 +38,7 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> tuple[Note, ...]:
     """
     wanted = tensors_of(model)
     found = unwrapped(wanted, stored_tensors(checkpoint))
+    found = as_parametrized(nodes(dict(modules_by_path(model))), found)
     common = [name for name in wanted if name in found]
     give_shapes({name: wanted[name] for name in common}, found)
     shapes = {name: tuple(wanted[name].shape) for name in common}
