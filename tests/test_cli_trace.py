@@ -363,6 +363,7 @@ def write_inputs() -> None:
     torch.save((x, batch), "two.pt")
     save_file({"x": x}, "named.safetensors")
     np.savez("named.npz", x=x.numpy())
+    np.savez("unnamed.npz", x.numpy())
     np.save("one.npy", x.numpy())
     Path("all.json").write_text(
         '{"x": [[1, 2, 3.5], [4, 5, 6]], "scale": 3, "return_dict": false,'
@@ -376,6 +377,7 @@ def write_inputs() -> None:
         ("one.pt", {"x": [4, 3]}),
         ("one.npy", {"x": [4, 3]}),
         ("named.npz", {"x": [4, 3]}),
+        ("unnamed.npz", {"x": [4, 3]}),
         ("named.safetensors", {"x": [4, 3]}),
         ("two.pt", {"x": [4, 3], "batch.shift": [2], "batch.more.0": [2], "batch.more.1": [2]}),
         ("nested.pt", {"x": [4, 3], "batch.shift": [2], "batch.more.0": [2], "batch.more.1": [2]}),
@@ -888,6 +890,7 @@ WRONG = [
     ((*shapes("1,784"), "--target-shape", "3"), "error: a target's shape is for a loss"),
     ((*shapes("1,784"), "--repeat", "3"), "error: --repeat says how often to time a pass"),
     ((*shapes("1,784"), "--time", "--repeat", "0"), "error: Invalid value for '--repeat'"),
+    (("--input", "bad.py"), "error: --input bad.py: a file of Python code, which holds no inputs"),
     ((*shapes("1,784"), "--only", "fc9"), "error: no name matches 'fc9'"),
     ((*shapes("1,784"), "--columns", "colour"), "error: no column 'colour' here"),
     ((*shapes("1,784"), "--device", "cuda:99"), "error: there is no cuda:99 on this machine"),
@@ -907,6 +910,29 @@ def test_what_is_wrong_is_one_error(modtool: Modtool, options: list[str], error:
     lines = ran.err.splitlines()
     assert lines[0].startswith(error)
     assert len(lines) <= 2
+
+
+def test_only_what_was_never_called_has_no_row(modtool: Modtool) -> None:
+    Path("model.py").write_text(SPARE)
+    ran = modtool("trace", *shapes("2,3"), "--only", "spare")
+    error = "error: spare: never called in this pass, so there is no row\n"
+    assert ran == Ran(2, "", error)
+    ran = modtool("trace", *shapes("2,3"), "--only", "spare", "--only", "used")
+    assert (ran.code, "used: Linear" in ran.out) == (0, True)
+
+
+SPARE = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.used = nn.Linear(3, 2)
+        self.spare = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.used(x)
+"""
 
 
 def test_a_checkpoint_is_no_model(modtool: Modtool) -> None:

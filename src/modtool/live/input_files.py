@@ -45,6 +45,11 @@ def read_input(path: str, model: nn.Module) -> object:
     """
     if path.endswith(".json"):
         return read_json(path, model)
+    if path.endswith(".py"):
+        raise UsageError(
+            f"--input {path}: a file of Python code, which holds no inputs",
+            f"--inputs {path}:NAME calls a function of it",
+        )
     checkpoint = open_checkpoint(path)
     if not checkpoint.tensors:
         raise UsageError(f"--input {path}: there is no tensor in it")
@@ -58,8 +63,10 @@ def nested_values(checkpoint: Checkpoint) -> object:
         UsageError: A value is neither: a pass without it would be another one than was asked for.
     """
     made: dict[str, object] = {}
+    positions = unnamed(checkpoint)
     for tensor in checkpoint.tensors:
-        put(made, tensor.full_name, values_of(tensor))
+        name = tensor.full_name
+        put(made, positions.get(name, name), values_of(tensor))
     for name, value in checkpoint.values.items():
         if not is_plain(value) and not isinstance(stored(checkpoint, name), str):
             raise UsageError(
@@ -70,6 +77,13 @@ def nested_values(checkpoint: Checkpoint) -> object:
         put(made, name, value)
     whole = made.get("")
     return with_lists(made) if whole is None else whole
+
+
+def unnamed(checkpoint: Checkpoint) -> dict[str, str]:
+    """The positions of what `np.savez` was given without names; {} where anything has one."""
+    names = {tensor.full_name for tensor in checkpoint.tensors}
+    positions = {f"arr_{index}": str(index) for index in range(len(names))}
+    return positions if checkpoint.format == "npz" and positions.keys() == names else {}
 
 
 def is_plain(value: object) -> bool:

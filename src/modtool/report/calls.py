@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import fsum, hypot, sqrt
 
+from modtool.errors import UsageError
 from modtool.patterns import select
 from modtool.traces import ModuleCall, Statistics, TracedTensor
 
@@ -39,6 +40,7 @@ def rows_of(
     only: Sequence[str] = (),
     leaves: bool = False,
     collapse: bool = False,
+    never_called: Sequence[str] = (),
 ) -> list[Row]:
     """The rows to show, in order.
 
@@ -48,17 +50,21 @@ def rows_of(
         only: Patterns of module names; `type:Linear` goes by class.
         leaves: Leave out calls that others ran inside of.
         collapse: Show a run of identical neighbours as one row.
+        never_called: Modules that did not run, which patterns may name too.
 
     Raises:
-        UsageError: A pattern selects nothing.
+        UsageError: A pattern selects nothing, or all of them nothing that ran.
     """
     roots = tree(calls)
     if collapse:
         roots = collapsed(roots)
     rows = [row for row in walk(roots) if depth is None or row.call.depth <= depth]
     if only:
-        paths = list(dict.fromkeys(call.path for call in calls if call.path))
+        called = dict.fromkeys(call.path for call in calls if call.path)
+        paths = [*called, *(path for path in never_called if path not in called)]
         kept = set(select(only, paths, {call.path: call.type for call in calls}))
+        if not kept & called.keys():
+            raise UsageError(f"{', '.join(only)}: never called in this pass, so there is no row")
         rows = [row for row in rows if row.first in kept]
     if leaves:
         rows = [row for row in rows if not row.children]

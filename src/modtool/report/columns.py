@@ -56,7 +56,7 @@ CALL_COLUMNS = (
     Column("macs", "MACs", "multiply-accumulates, calls within included", "count"),
     Column("seconds", "time", "with --time: median of all repeats", "seconds"),
     Column("mean", "mean", "with --stats: mean of the finite elements that came out", "number"),
-    Column("std", "std", "with --stats: their standard deviation", "number"),
+    Column("std", "std", "with --stats: their standard deviation, over n and not n - 1", "number"),
     Column("min", "min", "with --stats: the smallest", "number"),
     Column("max", "max", "with --stats: the largest", "number"),
     Column("zeros", "zeros", "with --stats: share of zeros, from 0 to 1", "number"),

@@ -38,7 +38,14 @@ def trace_report(
         collapse: A run of identical blocks is one row, with figures of all together.
     """
     shown = chosen("calls", columns or usual(trace))
-    rows = rows_of(trace.calls, depth=depth, only=only, leaves=leaves, collapse=collapse)
+    rows = rows_of(
+        trace.calls,
+        depth=depth,
+        only=only,
+        leaves=leaves,
+        collapse=collapse,
+        never_called=trace.never_called,
+    )
 
     def tables() -> tuple[Table, ...]:
         cells = [call_row(row, shown) for row in (*whole(trace), *rows)]
