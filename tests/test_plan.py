@@ -281,7 +281,13 @@ def test_what_has_no_equivalent_is_named() -> None:
         "size": (size := call("torch.Size", (1, 2))),
     }
     tree, dropped = tree_of(root)
-    assert tree == {"epoch": 3, "list": [1, None, 3], "dtype": dtype, "size": size}
+    assert tree == {
+        "epoch": 3,
+        "object": {"a": 1},
+        "list": [1, None, 3],
+        "dtype": dtype,
+        "size": size,
+    }
     assert dropped == ["object", "list.1", "class", "?"]
 
 
