@@ -13,7 +13,7 @@ from safetensors.torch import save_file, save_model
 from torch import nn
 
 from modtool.api.diffing import diff
-from modtool.diff import (
+from modtool.diffs import (
     Differences,
     ModuleChange,
     Options,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from modtool.api.diffing import diff
-from modtool.diff import compare_bytes
+from modtool.diffs import compare_bytes
 from modtool.formats.dcp_values import MAX_READ, MAX_SMALL
 from modtool.live.comparing import measure
 from modtool.records import Chunk, Storage, TensorInfo

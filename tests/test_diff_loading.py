@@ -17,7 +17,7 @@ from torch import nn
 from modtool.api.checking import check
 from modtool.api.diffing import diff
 from modtool.cli import run
-from modtool.diff import Fit
+from modtool.diffs import Fit
 from modtool.errors import UsageError
 from modtool.formats import open_checkpoint
 from modtool.live.weights import load_weights

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from modtool.api.diffing import diff
-from modtool.diff import Measure, Pair, Tolerance
+from modtool.diffs import Measure, Pair, Tolerance
 from modtool.live.kernel import ELEMENTS, Kernel
 
 FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16]

@@ -30,7 +30,7 @@ ROOMS = (
     "plan",
     "write",
     "checks",
-    "diff",
+    "diffs",
     "report",
     "render",
     "live",
@@ -115,6 +115,11 @@ def test_all_is_what_is_public() -> None:
     assert sorted(modtool.__all__) == sorted(modtool.PUBLIC)
     for name in modtool.__all__:
         assert getattr(modtool, name).__doc__
+
+
+def test_no_room_is_called_as_a_public_function_is() -> None:
+    # Importing a part of it would put the room in the function's place: modtool.diff, called twice.
+    assert not {part.stem for part in SOURCE.iterdir()} & modtool.PUBLIC.keys()
 
 
 def test_a_name_that_is_not_public_is_an_attribute_error() -> None:

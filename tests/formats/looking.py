@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from modtool.api.checking import check as check_target
-from modtool.diff import Options, compare_structure
+from modtool.diffs import Options, compare_structure
 from modtool.errors import ModtoolError
 from modtool.formats import open_checkpoint
 from modtool.plan import FORMS, check, freeze, plan_conversion, plan_rewrite

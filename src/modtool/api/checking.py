@@ -12,7 +12,7 @@ from modtool.checks import check_checkpoint, worst_first
 from modtool.checks.assertions import Assertion, parse_assertion
 from modtool.checks.records import Checked, Failure, Questions
 from modtool.checks.selection import selection_of
-from modtool.diff.loading import notes_on_loading
+from modtool.diffs.loading import notes_on_loading
 from modtool.errors import ModelError, ModtoolError, UsageError
 from modtool.formats.further_pickles import further_callables
 from modtool.notes import note
@@ -302,7 +302,7 @@ def definition(
 def value_notes(checkpoint: Checkpoint, progress: Progress | None) -> Iterator[Note]:
     """What the elements of a checkpoint say; all of them are read."""
     from modtool.checks.values import candidates, notes_on_values
-    from modtool.diff import compare_bytes
+    from modtool.diffs import compare_bytes
     from modtool.live.scanning import scan
 
     tensors = checkpoint.tensors

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from modtool.api.targets import is_file, narrowed, open_target
-from modtool.diff import (
+from modtool.diffs import (
     Differences,
     Ignorable,
     Options,
@@ -56,7 +56,7 @@ def diff(
         rename: `OLD=NEW`, for the names of A, or of the checkpoint beside a model.
         strip_prefix: Prefixes to take off the names of both sides.
         section: The part of a training checkpoint to take, of the sides that have parts.
-        ignore: What is not to count, of `modtool.diff.IGNORABLE`.
+        ignore: What is not to count, of `modtool.diffs.IGNORABLE`.
         arguments: Of a model's constructor.
         progress: Called with bytes done, bytes in all, and the name of the tensor at hand.
 

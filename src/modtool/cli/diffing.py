@@ -10,7 +10,7 @@ from modtool.cli import options
 from modtool.cli.models import arguments_of
 from modtool.cli.progress import progress_bar
 from modtool.cli.show import show
-from modtool.diff import IGNORABLE, Tolerance
+from modtool.diffs import IGNORABLE, Tolerance
 from modtool.errors import UsageError
 from modtool.report.differences import differences_report
 

@@ -10,7 +10,7 @@ from threading import Lock
 
 import torch
 
-from modtool.diff import (
+from modtool.diffs import (
     Measure,
     Meter,
     first_of_each,

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import torch
 
-from modtool.diff import Measure
+from modtool.diffs import Measure
 
 __all__ = ["ELEMENTS", "Kernel"]
 

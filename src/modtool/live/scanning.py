@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from modtool.checks.values import MODULUS, Facts
-from modtool.diff import Meter, first_of_each, in_parallel, workers_for
+from modtool.diffs import Meter, first_of_each, in_parallel, workers_for
 from modtool.live.comparing import has_elements, is_plain, one_thread_each, without_repeats
 from modtool.live.compute import Scratch, source_parts
 from modtool.records import TensorInfo

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from modtool.diff.fitting import fits_shape
-from modtool.diff.weight_norms import as_parametrized
+from modtool.diffs.fitting import fits_shape
+from modtool.diffs.weight_norms import as_parametrized
 from modtool.errors import UsageError
 from modtool.live.compute import converted
 from modtool.live.fake import is_fake, is_uninitialized

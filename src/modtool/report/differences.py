@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 
-from modtool.diff import Differences, Fit, Pair, Single
-from modtool.diff.structure import is_equal
+from modtool.diffs import Differences, Fit, Pair, Single
+from modtool.diffs.structure import is_equal
 from modtool.pickles.display import Abridged
 from modtool.records import TensorInfo, section_label
 from modtool.report.folding import (

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from modtool.diff import Differences, Measure, Pair
+from modtool.diffs import Differences, Measure, Pair
 from modtool.report.tables import Column, Table
 
 __all__ = [

@@ -5,10 +5,10 @@ import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from modtool.diff.plain_entries import Beside
-from modtool.diff.records import Fit, Pair, Side, Single
-from modtool.diff.renamings import Found
-from modtool.diff.sides import Entries
+from modtool.diffs.plain_entries import Beside
+from modtool.diffs.records import Fit, Pair, Side, Single
+from modtool.diffs.renamings import Found
+from modtool.diffs.sides import Entries
 from modtool.records import ROOT, Checkpoint, TensorInfo
 from modtool.sharing import share
 

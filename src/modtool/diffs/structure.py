@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
-from modtool.diff.records import FIELDS, ModuleChange, Pair, Side, Single, Tie, ValueChange
-from modtool.diff.sides import Entries
+from modtool.diffs.records import FIELDS, ModuleChange, Pair, Side, Single, Tie, ValueChange
+from modtool.diffs.sides import Entries
 from modtool.pickles.display import Abridged
 from modtool.records import Checkpoint, ModuleNode, TensorInfo
 from modtool.sharing import share

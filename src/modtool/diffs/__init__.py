@@ -1,7 +1,7 @@
 """What differs between two checkpoints: structure and equality to the bit, without torch."""
 
-from modtool.diff.blocks import parts_of
-from modtool.diff.compare import (
+from modtool.diffs.blocks import parts_of
+from modtool.diffs.compare import (
     IGNORABLE,
     Ignorable,
     Options,
@@ -10,8 +10,8 @@ from modtool.diff.compare import (
     in_one_shape,
     with_values,
 )
-from modtool.diff.contents import compare_bytes, first_of_each, read_into
-from modtool.diff.records import (
+from modtool.diffs.contents import compare_bytes, first_of_each, read_into
+from modtool.diffs.records import (
     Differences,
     Fit,
     Measure,
@@ -23,8 +23,8 @@ from modtool.diff.records import (
     Tolerance,
     ValueChange,
 )
-from modtool.diff.renamings import likely_renamings
-from modtool.diff.workers import Meter, in_parallel, workers_for
+from modtool.diffs.renamings import likely_renamings
+from modtool.diffs.workers import Meter, in_parallel, workers_for
 
 __all__ = [
     "IGNORABLE",

@@ -7,8 +7,8 @@ Source: torch 2.13, `torch/nn/modules/batchnorm.py`, `_NormBase._load_from_state
 
 from collections.abc import Mapping, Sequence
 
-from modtool.diff.records import Side, Single
-from modtool.diff.sides import Entries
+from modtool.diffs.records import Side, Single
+from modtool.diffs.sides import Entries
 from modtool.pickles.plain import attributes_of, mapping_of
 from modtool.plan.tree import at
 from modtool.records import Checkpoint

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from modtool.diff.compare import Options, compare_structure
-from modtool.diff.records import Differences, Pair
+from modtool.diffs.compare import Options, compare_structure
+from modtool.diffs.records import Differences, Pair
 from modtool.notes import note
 from modtool.records import Checkpoint, Note
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from modtool.diff.evidence import Shape, is_proven, kind_of, partners, shared_ends
-from modtool.diff.records import Renaming
-from modtool.diff.sides import automatic
+from modtool.diffs.evidence import Shape, is_proven, kind_of, partners, shared_ends
+from modtool.diffs.records import Renaming
+from modtool.diffs.sides import automatic
 from modtool.names import AUTO, WRAPPERS, Renamer, in_turn, renamer, stripped
 from modtool.plan.renames import unwrapped
 

@@ -5,7 +5,7 @@ Source: torch 2.13, `torch/nn/utils/parametrizations.py`, `_weight_norm_compat_h
 
 from collections.abc import Iterable, Iterator
 
-from modtool.diff.sides import Entries
+from modtool.diffs.sides import Entries
 from modtool.plan.tree import joined
 from modtool.records import ModuleNode, TensorInfo
 

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from modtool.diff.records import Side, ValueChange
-from modtool.diff.sides import Entries, model_of
+from modtool.diffs.records import Side, ValueChange
+from modtool.diffs.sides import Entries, model_of
 from modtool.names import Renamer
 from modtool.pickles.plain import mapping_of
 from modtool.pickles.roles import is_opaque

@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-from modtool.diff.counters import filled_in
-from modtool.diff.fitting import explained_pairs, explained_singles, fit_of, misfits
-from modtool.diff.plain_entries import Beside, beside_tensors_of, without_extra_states
-from modtool.diff.records import Differences, Measure, Pair, Side, Single, Tolerance, Verdict
-from modtool.diff.renamings import Found, likely_renamings
-from modtool.diff.sides import Entries, entries_of, named_anew, only, taking_off, without_prefixes
-from modtool.diff.structure import (
+from modtool.diffs.counters import filled_in
+from modtool.diffs.fitting import explained_pairs, explained_singles, fit_of, misfits
+from modtool.diffs.plain_entries import Beside, beside_tensors_of, without_extra_states
+from modtool.diffs.records import Differences, Measure, Pair, Side, Single, Tolerance, Verdict
+from modtool.diffs.renamings import Found, likely_renamings
+from modtool.diffs.sides import Entries, entries_of, named_anew, only, taking_off, without_prefixes
+from modtool.diffs.structure import (
     Comparing,
     differing,
     fields_known,
@@ -22,7 +22,7 @@ from modtool.diff.structure import (
     ties_of,
     value_changes,
 )
-from modtool.diff.weight_norms import as_parametrized
+from modtool.diffs.weight_norms import as_parametrized
 from modtool.names import Renamer, in_turn, renamer
 from modtool.notes import note
 from modtool.pickles.values import is_cut

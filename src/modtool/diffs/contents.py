@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from modtool.diff.blocks import parts_of
-from modtool.diff.workers import Meter, in_parallel, workers_for
+from modtool.diffs.blocks import parts_of
+from modtool.diffs.workers import Meter, in_parallel, workers_for
 from modtool.errors import CorruptFileError
 from modtool.plan.views import math_bits, view_of
 from modtool.records import DTYPES, FileRange, TensorInfo, contiguous_stride
