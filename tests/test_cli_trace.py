@@ -1084,8 +1084,10 @@ def test_in_a_process_of_its_own(tmp_path: Path) -> None:
     assert done.stdout.decode() == TABLE
 
 
-@pytest.mark.parametrize("shape", [["2,3"], (2, 3), 3, torch.ones(2, 3)])
-def test_a_shape_that_is_no_text_is_bad_usage(shape: Any) -> None:
-    kind = type(shape).__name__
-    with pytest.raises(UsageError, match=f"the shape of an input is text, not a {kind}"):
+@pytest.mark.parametrize(
+    ("shape", "kind"),
+    [(["2,3"], "a list"), ((2, 3), "a tuple"), (3, "an int"), (torch.ones(2, 3), "a Tensor")],
+)
+def test_a_shape_that_is_no_text_is_bad_usage(shape: Any, kind: str) -> None:
+    with pytest.raises(UsageError, match=f"the shape of an input is text, not {kind}"):
         trace(nn.Linear(3, 2), shape)
