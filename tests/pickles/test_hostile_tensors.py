@@ -1,5 +1,6 @@
 """Objects that contain themselves, and tensors that claim what they have not."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -8,9 +9,12 @@ import pytest
 from modtool.errors import ModtoolError
 from modtool.formats import open_checkpoint
 from tests.archives import HOOKS, module, storage, tensor, text, torch_file
+from tests.conftest import Ran
 from tests.examiner import Examiner, examiner
 
 __all__ = ["examiner"]
+
+Modtool = Callable[..., Ran]
 
 # -- what contains itself --------------------------------------------------------------------------
 
@@ -94,8 +98,6 @@ def test_a_tensor_that_claims_what_it_has_not(
         text("storage") + b"Q",
         b"(" + text("module") + b"NNNNtQ",
         b"(" + text("storage") + b"NNNNtQ",
-        storage("9"),
-        storage("../data.pkl"),
         storage("9" * 1000),
         storage(place="c" * 1000),
         storage(place=b"N"),
@@ -108,6 +110,23 @@ def test_a_tensor_that_claims_what_it_has_not(
 def test_a_storage_that_is_none(examiner: Examiner, tmp_path: Path, store: bytes) -> None:
     outcome = examiner.examine(torch_file(tmp_path / "x.pth", tensor(store=store)))
     assert outcome.code == 2
+
+
+@pytest.mark.parametrize("key", ["9", "../data.pkl"])
+def test_a_storage_without_a_record_is_lost(
+    examiner: Examiner, modtool: Modtool, tmp_path: Path, key: str
+) -> None:
+    path = torch_file(tmp_path / "x.pth", tensor(store=storage(key)))
+    outcome = examiner.examine(path)
+    assert outcome.code == 0
+    assert "x.pth is damaged: 0 of 1 tensors can be found in it" in outcome.out
+    for command in (
+        ("check",),
+        ("convert", "-o", "y.pth"),
+        ("convert", "--salvage", "-o", "y.pth"),
+    ):
+        assert modtool(command[0], str(path), *command[1:]).code == 2
+    assert not (tmp_path / "y.pth").exists()
 
 
 def test_keys_of_two_types_are_refused(examiner: Examiner, tmp_path: Path) -> None:
