@@ -696,3 +696,36 @@ def test_why_shapes_differ(shape: tuple[int, ...], reason: str) -> None:
     other.weight = nn.Parameter(torch.zeros(shape))
     (pair,) = diff(one, other, structure=True).pairs
     assert pair.reason == reason
+
+
+class Overrides(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2))
+
+    def _load_from_state_dict(self, state_dict: State, prefix: str, *rest: object) -> None:
+        state_dict[prefix + "weight"] = state_dict.pop(prefix + "gamma")
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+class Hooked(nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(2, 2)
+        self._register_load_state_dict_pre_hook(partial(self.rename, "w"))  # type: ignore[no-untyped-call]
+
+    def rename(self, old: str, state_dict: State, prefix: str, *rest: object) -> None:
+        state_dict[prefix + "weight"] = state_dict.pop(prefix + old)
+
+
+def test_code_that_takes_part_in_loading_is_named(tmp_path: Path) -> None:
+    norm = nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))  # torch's own hook
+    model = nn.Sequential(Overrides(), Hooked(), nn.BatchNorm1d(2), norm, nn.Bilinear(2, 2, 2))
+    saved = dict(model.state_dict())
+    saved["0.gamma"], saved["1.w"] = saved.pop("0.weight"), saved.pop("1.weight")
+    torch.save(saved, tmp_path / "old.pth")
+    model.load_state_dict(saved)
+    told = [note for note in diff(model, tmp_path / "old.pth").notes if note.level == "note"]
+    assert [(note.code, note.message) for note in told] == [
+        ("own-loading", "code of its own takes part in load_state_dict, and is not run here: 0, 1")
+    ]
+    assert not diff(nn.Sequential(norm, nn.GRU(2, 2), nn.LazyLinear(2)), tmp_path / "old.pth").notes

@@ -237,6 +237,10 @@ CODES: Mapping[str, tuple[Level, str]] = MappingProxyType(
             "note",
             "counters of BatchNorm that the checkpoint lacks, and that loading would set to 0",
         ),
+        "own-loading": (
+            "note",
+            "modules whose load_state_dict has code of its own, which may take what does not fit",
+        ),
         "cast-on-load": (
             "note",
             "tensors of another dtype than the model's, which loading would cast",

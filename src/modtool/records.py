@@ -264,6 +264,7 @@ class ModuleNode:
         hooks: (kind, what it calls) of each hook that was saved with it.
         section: The part of a training checkpoint it belongs to; None where there is but one.
         takes_extra_state: True when load_state_dict is to hand it an entry `_extra_state`.
+        loads_itself: True when a user's code takes part in its load_state_dict.
     """
 
     path: str
@@ -276,6 +277,7 @@ class ModuleNode:
     hooks: tuple[tuple[str, str], ...] = ()
     section: str | None = None
     takes_extra_state: bool = False
+    loads_itself: bool = False
 
     @property
     def depth(self) -> int:

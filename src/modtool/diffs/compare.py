@@ -103,7 +103,8 @@ def compare_structure(a: Checkpoint, b: Checkpoint, options: Options) -> Differe
         apart = [Single(pair.name, model, pair.a) for pair in pairs if pair.differs]
         filled = [single.name for single in filled_in(apart, model, *both[old])]
         fit = fit_of(pairs, singles, found, model, both[old][0], beside, filled, options.words)
-        told = (*made.notes, *cast_notes(pairs), *counter_notes(counters))
+        own = own_loading(both[model][0])
+        told = (*made.notes, *cast_notes(pairs), *counter_notes(counters), *own)
         return replace(made, fit=fit, values=tuple(beside.changes(model)), notes=told)
     return beside_tensors(made, (a, left), (b, right), options)
 
@@ -198,6 +199,13 @@ def cast_notes(pairs: Sequence[Pair]) -> list[Note]:
     cast = [pair.name for pair in fitting if pair.a.dtype != pair.b.dtype]
     message = f"load_state_dict would cast {len(cast)} to the model's dtype: {first(cast)}"
     return [note("cast-on-load", "", message)] if cast else []
+
+
+def own_loading(model: Checkpoint) -> list[Note]:
+    """A note when code of the user's takes part in loading, which nobody asks here."""
+    names = [node.path or "the model itself" for node in model.modules if node.loads_itself]
+    message = f"code of its own takes part in load_state_dict, and is not run here: {first(names)}"
+    return [note("own-loading", "", message)] if names else []
 
 
 def counter_notes(counters: Sequence[Single]) -> list[Note]:

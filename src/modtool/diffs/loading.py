@@ -10,7 +10,7 @@ from modtool.records import Checkpoint, Note
 __all__ = ["notes_on_loading"]
 
 SHOWN = 3
-ON_LOAD = ("cast-on-load", "filled-on-load")
+ON_LOAD = ("cast-on-load", "filled-on-load", "own-loading")
 
 
 def notes_on_loading(model: Checkpoint, checkpoint: Checkpoint) -> Iterator[Note]:

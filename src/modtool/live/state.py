@@ -90,7 +90,35 @@ def nodes(modules: Modules) -> Iterator[ModuleNode]:
             alias_of=None if known == path else known,
             mode_sensitive=is_mode_sensitive(module),
             takes_extra_state=kind.set_extra_state is not nn.Module.set_extra_state,
+            loads_itself=loads_itself(module),
         )
+
+
+def loads_itself(module: nn.Module) -> bool:
+    """True when code that is not torch's takes part in load_state_dict: a method, or a hook."""
+    attributes = vars(module)
+    own = [attributes[name] for name in LOADING if name in attributes]
+    for kind in LOADING_HOOKS:
+        for hook in attributes.get(kind, {}).values():
+            inner = getattr(hook, "hook", hook)  # torch wraps it
+            own.append(getattr(inner, "func", inner))  # it may be a partial
+    plainly = loads_plainly(type(module))  # type: ignore[arg-type]
+    return not plainly or not all(map(is_of_torch, own))
+
+
+@functools.cache
+def loads_plainly(kind: type[nn.Module]) -> bool:
+    """True for a class that leaves `load_state_dict()` to torch's classes."""
+    return all(is_of_torch(getattr(kind, name)) for name in LOADING)
+
+
+def is_of_torch(function: object) -> bool:
+    """True for a function that torch defines."""
+    return str(getattr(function, "__module__", "")).partition(".")[0] == "torch"
+
+
+LOADING = ("load_state_dict", "_load_from_state_dict")
+LOADING_HOOKS = ("_load_state_dict_pre_hooks", "_load_state_dict_post_hooks")
 
 
 def tensors_by_name(modules: Modules, state: Mapping[str, object]) -> dict[str, Entry]:
