@@ -29,7 +29,7 @@ from modtool.pickles.values import is_cut
 from modtool.records import Checkpoint, Note, TensorInfo
 
 __all__ = ["IGNORABLE", "Ignorable", "Options", "comparable", "compare_structure", "in_one_shape"]
-__all__ += ["with_values"]
+__all__ += ["first", "with_values"]
 
 Ignorable = Literal["dtype", "device", "requires_grad", "ties", "values", "modules"]
 IGNORABLE: tuple[Ignorable, ...] = (
@@ -103,7 +103,7 @@ def compare_structure(a: Checkpoint, b: Checkpoint, options: Options) -> Differe
         apart = [Single(pair.name, model, pair.a) for pair in pairs if pair.differs]
         filled = [single.name for single in filled_in(apart, model, *both[old])]
         fit = fit_of(pairs, singles, found, model, both[old][0], beside, filled, options.words)
-        own = own_loading(both[model][0])
+        own = own_loading_notes(both[model][0])
         told = (*made.notes, *cast_notes(pairs), *counter_notes(counters), *own)
         return replace(made, fit=fit, values=tuple(beside.changes(model)), notes=told)
     return beside_tensors(made, (a, left), (b, right), options)
@@ -201,7 +201,7 @@ def cast_notes(pairs: Sequence[Pair]) -> list[Note]:
     return [note("cast-on-load", "", message)] if cast else []
 
 
-def own_loading(model: Checkpoint) -> list[Note]:
+def own_loading_notes(model: Checkpoint) -> list[Note]:
     """A note when code of the user's takes part in loading, which nobody asks here."""
     names = [node.path or "the model itself" for node in model.modules if node.loads_itself]
     message = f"code of its own takes part in load_state_dict, and is not run here: {first(names)}"
@@ -215,9 +215,9 @@ def counter_notes(counters: Sequence[Single]) -> list[Note]:
     return [note("filled-on-load", "", message)] if names else []
 
 
-def first(names: Sequence[str]) -> str:
+def first(names: Sequence[str], count: int = 4) -> str:
     """The first few names."""
-    return ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+    return ", ".join(names[:count]) + (", …" if len(names) > count else "")
 
 
 # -- values ------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """Whether a model's load_state_dict would take a checkpoint, as notes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from modtool.diffs.compare import Options, compare_structure
+from modtool.diffs.compare import Options, compare_structure, first
 from modtool.diffs.records import Differences, Pair
 from modtool.notes import note
 from modtool.records import Checkpoint, Note
@@ -40,7 +40,7 @@ def refusals(found: Differences) -> Iterator[str]:
     kinds = {"missing": missing, "unexpected": unexpected, "mismatched": mismatched}
     for kind, names in kinds.items():
         if names:
-            yield f"{len(names):,} {kind} ({first(names)})"
+            yield f"{len(names):,} {kind} ({first(names, SHOWN)})"
 
 
 def mismatch(pair: Pair) -> str:
@@ -48,8 +48,3 @@ def mismatch(pair: Pair) -> str:
     if "shape" in pair.differs:
         return f"{pair.name} {list(pair.b.shape)} for {list(pair.a.shape)}"
     return f"{pair.name}, {pair.reason}"
-
-
-def first(names: Sequence[str]) -> str:
-    """The first few names."""
-    return ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")

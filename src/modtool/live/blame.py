@@ -9,7 +9,7 @@ from pathlib import Path
 
 from modtool.errors import ModelError
 
-__all__ = ["is_library", "model_error", "shown_path", "user_line"]
+__all__ = ["is_library", "is_of_torch", "model_error", "shown_path", "user_line"]
 
 LIBRARIES = tuple(
     str(Path(sysconfig.get_path(name)).resolve()) + os.sep
@@ -70,6 +70,11 @@ def is_library(filename: str) -> bool:
         return True
     path = str(Path(filename).resolve())
     return path.startswith((*LIBRARIES, OURS)) or "site-packages" in path
+
+
+def is_of_torch(function: object) -> bool:
+    """True for a function that torch defines."""
+    return str(getattr(function, "__module__", "")).partition(".")[0] == "torch"
 
 
 def shown_path(filename: str) -> str:

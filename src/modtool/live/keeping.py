@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from modtool.live.blame import is_library
+from modtool.live.blame import is_library, is_of_torch
 
 __all__ = ["contents_kept", "globals_kept", "reached", "restore_class"]
 
@@ -157,8 +157,7 @@ def put(field: Any, owner: object, kept: object) -> None:
 
 def is_torchs(value: object) -> bool:
     """True for a function of torch's: what it keeps is torch's own."""
-    module = getattr(value, "__module__", None) if isinstance(value, FunctionType) else None
-    return isinstance(module, str) and module.partition(".")[0] == "torch"
+    return isinstance(value, FunctionType) and is_of_torch(value)
 
 
 def is_users(kind: type) -> bool:

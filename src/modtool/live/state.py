@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from modtool.errors import a_kind
+from modtool.live.blame import is_of_torch
 from modtool.live.fake import is_fake, is_uninitialized
 from modtool.live.sensitive import is_mode_sensitive
 from modtool.live.settings import settings_of, type_of
@@ -110,11 +111,6 @@ def loads_itself(module: nn.Module) -> bool:
 def loads_plainly(kind: type[nn.Module]) -> bool:
     """True for a class that leaves `load_state_dict()` to torch's classes."""
     return all(is_of_torch(getattr(kind, name)) for name in LOADING)
-
-
-def is_of_torch(function: object) -> bool:
-    """True for a function that torch defines."""
-    return str(getattr(function, "__module__", "")).partition(".")[0] == "torch"
 
 
 LOADING = ("load_state_dict", "_load_from_state_dict")
