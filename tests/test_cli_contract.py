@@ -156,6 +156,17 @@ def test_names_with_half_of_a_surrogate_pair_stay_apart(modtool: Modtool) -> Non
     assert made["values"] == {"v\\udc82": "x\\udc83"}
 
 
+@pytest.mark.parametrize("count", [999, 1000, 1001, 2000, 2001])
+def test_json_of_many_tensors_is_one_list(modtool: Modtool, count: int) -> None:
+    # a list of more than a thousand is written in parts
+    names = [f"layers.{index}.weight" for index in range(count - 1)] + ["half \udc80"]
+    torch.save({name: torch.zeros(1) for name in names}, "many.pth")
+    out = modtool("summary", "many.pth", "--json").out
+    made = json.loads(out)
+    assert [tensor["name"] for tensor in made["tensors"]] == [*names[:-1], "half \\udc80"]
+    assert out == json.dumps(made) + "\n"
+
+
 def test_json_is_strict_where_values_are_not(modtool: Modtool) -> None:
     values = {"loss": float("nan"), "best": float("inf"), "name": "half \ud83d", "n": 10**1000}
     torch.save({**values, "model": {"w": torch.zeros(1), "b": torch.ones(1)}}, "c.pth")

@@ -1,11 +1,11 @@
-"""Reports as text. Every renderer is a function of a report; `RENDERERS` lists them.
+"""Reports as text. Every renderer gives the parts of a report's text; `RENDERERS` lists them.
 
 Names in files are strangers' text: whatever a terminal could take for a command is made visible.
 """
 
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from modtool.report.tables import Column, Report, Table, Unit
@@ -15,6 +15,7 @@ __all__ = ["RENDERERS", "bytes_text", "clean", "totals_text", "value_text"]
 SCHEMA = 1
 SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 TIMES = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6))
+ROWS = 1000
 RIGHT: frozenset[Unit] = frozenset({"count", "bytes", "number", "seconds"})
 
 
@@ -87,16 +88,36 @@ def totals_text(report: Report) -> str:
 # -- renderers ---------------------------------------------------------------------------------
 
 
-def render_json(report: Report) -> str:
+def render_json(report: Report) -> Iterator[str]:
     """One strict JSON document on one line: ASCII, no NaN, no lone surrogates."""
-    document = {"schema": SCHEMA, **report.document}
+    mark = "{"
+    for key, value in {"schema": SCHEMA, **report.document}.items():
+        yield f"{mark}{json.dumps(key)}: "
+        yield from json_parts(value)
+        mark = ", "
+    yield "}\n"
+
+
+def json_parts(value: object) -> Iterator[str]:
+    """A value as JSON; a long list in parts, so that its text is never in memory as a whole."""
+    if not isinstance(value, list) or len(value) <= ROWS:
+        yield json_text(value)
+        return
+    for start in range(0, len(value), ROWS):
+        yield ", " if start else "["
+        yield json_text(value[start : start + ROWS])[1:-1]
+    yield "]"
+
+
+def json_text(value: object) -> str:
+    """A value as JSON."""
     try:
-        text = json.dumps(document, default=json_value, allow_nan=False)
+        text = json.dumps(value, default=json_value, allow_nan=False)
     except ValueError:
         text = ""
     if not text or "\\ud" in text:  # perhaps half of a surrogate pair, which is no JSON text
-        text = json.dumps(strict(document), allow_nan=False)
-    return text + "\n"
+        text = json.dumps(strict(value), allow_nan=False)
+    return text
 
 
 def json_value(value: object) -> object:
@@ -117,7 +138,7 @@ def strict(value: object) -> object:
     return value if value is None or isinstance(value, int) else strict(str(value))
 
 
-def render_csv(report: Report) -> str:
+def render_csv(report: Report) -> Iterator[str]:
     """The main table as CSV (RFC 4180), with raw numbers."""
     import csv
 
@@ -131,14 +152,14 @@ def render_csv(report: Report) -> str:
     else:
         writer.writerow(total.label for total in report.totals)
         writer.writerow(raw_text(total.value) for total in report.totals)
-    return stream.getvalue()
+    yield stream.getvalue()
 
 
-def render_markdown(report: Report) -> str:
+def render_markdown(report: Report) -> Iterator[str]:
     """Tables as GitHub reads them, and the closing line."""
     blocks = [markdown_table(table) for table in report.tables]
     blocks += [*report.sentences, totals_text(report)]
-    return "\n\n".join(block for block in blocks if block) + "\n"
+    yield "\n\n".join(block for block in blocks if block) + "\n"
 
 
 def markdown_table(table: Table) -> str:
@@ -163,11 +184,11 @@ def markdown_cell(value: object, column: Column) -> str:
     return "&nbsp;" * indent + escaped
 
 
-def render_html(report: Report) -> str:
+def render_html(report: Report) -> Iterator[str]:
     """A fragment of HTML: one `table` element each, and the closing line."""
     blocks = [html_table(table) for table in report.tables]
     blocks += [f"<p>{html_escape(line)}</p>" for line in (*report.sentences, totals_text(report))]
-    return "\n".join(blocks) + "\n"
+    yield "\n".join(blocks) + "\n"
 
 
 def html_table(table: Table) -> str:
@@ -197,12 +218,12 @@ def html_escape(text: str) -> str:
     return escape(clean(text))
 
 
-def render_plain(report: Report) -> str:
+def render_plain(report: Report) -> Iterator[str]:
     """Aligned columns without colour or frame, for pipes."""
     blocks = ["\n".join(plain_table(table)) for table in report.tables if table.rows]
     blocks += ["\n".join(map(clean, report.sentences)), totals_text(report)]
     blocks += ["\n".join(report.written)]
-    return "\n\n".join(block for block in blocks if block) + "\n"
+    yield "\n\n".join(block for block in blocks if block) + "\n"
 
 
 def plain_table(table: Table) -> list[str]:
@@ -227,7 +248,7 @@ def plain_column(column: Column, values: Sequence[object], *, is_last: bool) -> 
     return [padded[0], rule, *padded[1:]]
 
 
-RENDERERS: Mapping[str, Callable[[Report], str]] = MappingProxyType(
+RENDERERS: Mapping[str, Callable[[Report], Iterator[str]]] = MappingProxyType(
     {
         "table": render_plain,
         "json": render_json,

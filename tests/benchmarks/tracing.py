@@ -86,7 +86,7 @@ model = nn.Sequential(*(block() for _ in range(1000)))
 def ours():
     import modtool
     from modtool.render import RENDERERS
-    return RENDERERS["table"](modtool.summary(model))
+    return "".join(RENDERERS["table"](modtool.summary(model)))
 
 def theirs():
     import torchinfo

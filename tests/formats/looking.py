@@ -34,7 +34,7 @@ def look_at(path: Path) -> Checkpoint:
 def draw(report: Report, *forms: str) -> None:
     """Render a report; its JSON is strict, and no text holds half a surrogate pair."""
     for form in forms:
-        text = RENDERERS[form](report)
+        text = "".join(RENDERERS[form](report))
         text.encode()
         if form == "json":
             json.loads(text, parse_constant=refuse)

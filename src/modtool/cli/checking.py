@@ -196,7 +196,7 @@ def failing_level(given: LevelName | None, configured: Configuration) -> Level:
 def print_results(results: Sequence[Checked], form: str, *, no_color: bool) -> None:
     """Findings to stdout, what could not be checked to stderr."""
     if form == "github":
-        write_out("".join(f"{clean(line)}\n" for line in github_lines(results)))
+        write_out(f"{clean(line)}\n" for line in github_lines(results))
     elif any(each.failure is None for each in results) or form == "json":
         show(check_report(results, flat=form == "csv"), form, no_color=no_color)
     for each in results:

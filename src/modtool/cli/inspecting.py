@@ -110,4 +110,4 @@ def print_figure(checkpoint: Checkpoint, names: Sequence[str]) -> None:
             f"{checkpoint.target} does not record which parameters are {names[0]}",
             "a plain state_dict never does; ask a model, a full-model save or a frozen checkpoint",
         )
-    write_out(f"{value}\n")
+    write_out([f"{value}\n"])

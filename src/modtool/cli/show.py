@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterable
 
 from modtool.records import Note
 from modtool.render import RENDERERS, clean
@@ -18,20 +19,21 @@ def show(report: Report, form: str, *, as_json: bool = False, no_color: bool = F
     elif form == "table" and sys.stdout.isatty():
         from modtool.cli.terminal import drawn
 
-        write_out(drawn(report, color=not (no_color or os.environ.get("NO_COLOR"))))
+        write_out([drawn(report, color=not (no_color or os.environ.get("NO_COLOR")))])
     else:
         write_out(RENDERERS[form](report))
         if form not in ("table", "json"):  # these two say it themselves
-            write_out("".join(f"{clean(path)}\n" for path in report.written))
+            write_out(f"{clean(path)}\n" for path in report.written)
     if form != "json":  # the document holds them already
         for note in report.notes:
             print_note(note)
 
 
-def write_out(text: str) -> None:
+def write_out(parts: Iterable[str]) -> None:
     """Data, as UTF-8 whatever the locale says."""
     sys.stdout.flush()
-    sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
+    for part in parts:
+        sys.stdout.buffer.write(part.encode("utf-8", "backslashreplace"))
     sys.stdout.flush()
 
 
@@ -40,7 +42,7 @@ def show_text(text: str) -> None:
     if sys.stdout.isatty():
         lines = (clean(line.replace("\t", "    ")) for line in text.splitlines())
         text = "".join(f"{line}\n" for line in lines)
-    write_out(text)
+    write_out([text])
 
 
 def print_note(note: Note) -> None:
