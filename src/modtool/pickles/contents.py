@@ -264,7 +264,7 @@ class Walk:
             self.modules.extend(walk.nodes)
             self.hooks.update(walk.hooks)
             return
-        self.take_all(list(self.places.of(value)), section, role)
+        self.take_all(self.places.of(value), section, role)
         self.values.keep(section or "", value)
 
     def take_all(
@@ -272,13 +272,14 @@ class Walk:
     ) -> None:
         """Record tensors by name, as what they are in a section of this role."""
         buffers = buffer_names([name for name, _ in places]) if role in WEIGHTS else ()
+        usual = WEIGHTS.get(role, "state")
         for name, item in places:
-            kind: Role = "buffer" if name in buffers else WEIGHTS.get(role, "state")
-            self.take(Found(name, item, kind), section)
+            self.take(Found(name, item, "buffer" if name in buffers else usual), section)
 
     def take(self, found: Found, section: str | None) -> None:
         """Record one tensor."""
-        self.places.take_text(section or "")
+        if section:
+            self.places.take_text(section)
         info = described(found, self.places.tensors, section)
         if info is not None:
             self.found.append(info)

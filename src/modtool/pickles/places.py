@@ -4,7 +4,7 @@ Objects may share parts and contain themselves. A list of a list of …, doubled
 a hundred bytes and has a million million places.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from modtool.errors import UnsafeFileError
 from modtool.pickles.display import key_text
@@ -28,7 +28,7 @@ FREE_STEPS = 500_000
 
 LEAVES = frozenset({str, int, float, bool, bytes, bytearray, type(None), Global})
 
-Children = list[tuple[str, object]]
+Named = list[tuple[str, object]]
 NOBODY: list[int] = []  # asks for the parents of a tensor
 
 
@@ -118,14 +118,17 @@ class Places:
         """True for what has parts, or could have."""
         return isinstance(value, CONTAINERS) or id(value) in self.made_containers
 
-    def of(self, value: object, path: str = "") -> Iterator[tuple[str, object]]:
+    def of(self, value: object, path: str = "") -> Named:
         """Every tensor inside a value, with the dotted path that leads to it."""
+        found: Named = []
         if self.tensors.facts(value) is not None:
-            self.take_name(path)
-            yield path, value
-            return
-        if id(value) not in self.holders:
-            return
+            self.take(path, value, found)
+        elif id(value) in self.holders:
+            self.look_into(value, path, found)
+        return found
+
+    def look_into(self, value: object, path: str, found: Named) -> None:
+        """Take the tensors inside something that holds some."""
         if id(value) in self.open:
             self.take_cycle(path)
             return
@@ -135,8 +138,16 @@ class Places:
         self.spend(breadth(value))
         prefix = f"{path}." if path else ""
         for key, item in children_of(value, self.numbers.get(id(value))) or ():
-            yield from self.of(item, prefix + key)
+            if self.tensors.facts(item) is not None:
+                self.take(prefix + key, item, found)
+            elif id(item) in self.holders:
+                self.look_into(item, prefix + key, found)
         self.open.discard(id(value))
+
+    def take(self, path: str, value: object, found: Named) -> None:
+        """Take one tensor."""
+        self.take_name(path)
+        found.append((path, value))
 
     def take_cycle(self, path: str) -> None:
         """Record a place where a value lies inside itself; it is walked once."""
@@ -165,7 +176,7 @@ def entries(value: object) -> Mapping[object, object] | None:
     return mapping if mapping is not None else attributes_of(value)  # type: ignore[return-value]
 
 
-def children_of(value: object, numbers: Mapping[int, int] | None = None) -> Children | None:
+def children_of(value: object, numbers: Mapping[int, int] | None = None) -> Named | None:
     """Keys and items of anything that can hold a tensor, plain values left out; None for a leaf.
 
     `numbers` are those that stand for keys, by their `id`.

@@ -81,10 +81,12 @@ class Values:
             self.put(path, {})
         self.open.add(id(value))
         prefix = f"{path}." if path else ""
+        facts = self.places.tensors.facts
         for key, item in children.items():
             if self.display.left < 0:
                 break
-            self.keep(prefix + key_text(key), item)
+            if facts(item) is None:
+                self.keep(prefix + key_text(key), item)
         self.open.discard(id(value))
 
     def put(self, path: str, shown: object) -> None:
