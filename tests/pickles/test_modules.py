@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.ao.nn.quantized
 from torch import fx, nn
 from torch.nn.utils import prune, spectral_norm, weight_norm
 
@@ -260,6 +261,17 @@ def test_quantized_models(tmp_path: Path, build: Any) -> None:
     assert (alone.kind, alone.sections) == ("state_dict", ())
     assert_same(persistent(alone), dict(flat(model.state_dict())))
     assert totals_of(alone.model_tensors) == totals_of(found.model_tensors)
+
+
+def test_each_quantized_convolution_has_its_own_scale(tmp_path: Path) -> None:
+    layers = [torch.ao.nn.quantized.Conv1d(1, 1, 1) for _ in range(3)]
+    for number, layer in enumerate(layers):
+        layer.scale, layer.zero_point = 0.5 + number, 10 + number
+    model = nn.Sequential(*layers, layers[0])
+    found = saved(model, tmp_path / "x.pth")
+    assert_same(persistent(found), dict(flat(model.state_dict())))
+    keys = {t.storage.key for t in found.tensors if t.storage and t.name.endswith(".scale")}
+    assert len(keys) == 3
 
 
 def test_recurrent_layers_that_are_quantized(tmp_path: Path) -> None:

@@ -209,7 +209,7 @@ class ModuleWalk:
         for hook in hooks_of(parts.attributes):
             self.hooks.setdefault(hook, {})[path] = None
         prefix = f"{path}." if path else ""
-        yield parts, path, own_tensors(parts, prefix, self.tensors)
+        yield parts, path, own_tensors(value, parts, prefix, self.tensors)
         for name, child in parts.children("_modules").items():
             yield from self.modules(child, prefix + name)
         self.open.remove(id(value))
@@ -247,7 +247,9 @@ class ModuleWalk:
         )
 
 
-def own_tensors(parts: ModuleParts, prefix: str, tensors: Tensors) -> Iterator[Found]:
+def own_tensors(
+    module: object, parts: ModuleParts, prefix: str, tensors: Tensors
+) -> Iterator[Found]:
     """A module's own parameters, its own buffers, and what its class adds of itself.
 
     Those registered as None are left out.
@@ -260,7 +262,7 @@ def own_tensors(parts: ModuleParts, prefix: str, tensors: Tensors) -> Iterator[F
     for name, value in parts.children("_buffers").items():
         if value is not None:
             yield Found(prefix + name, value, "buffer", name not in hidden)
-    for entry in packed_entries(parts.class_name, parts.attributes, tensors):
+    for entry in packed_entries(parts.class_name, parts.attributes, tensors, module):
         role: Role = "parameter" if entry.facts is None else "buffer"
         yield Found(prefix + entry.name, entry.value, role, facts=entry.facts)
 

@@ -34,16 +34,19 @@ class PackedEntry:
 
 
 def packed_entries(
-    class_name: str, attributes: Mapping[str, object], tensors: Tensors
+    class_name: str, attributes: Mapping[str, object], tensors: Tensors, owner: object
 ) -> Iterator[PackedEntry]:
-    """The entries that a module's class adds, in order; the items of a tuple are numbered."""
+    """The entries that a module's class adds, in order; the items of a tuple are numbered.
+
+    `owner` is the module, as a symbol that outlives the walk: it tells its numbers from others'.
+    """
     room, _ = room_and_class(class_name)
     if "quantized" not in room or "reference" in room:
         return
     for name in PLAIN:
         if tensors.facts(attributes.get(name)) is not None:
             yield PackedEntry(name, attributes[name])
-    yield from numbers_of(attributes)
+    yield from numbers_of(attributes, id(owner))
     for name in PACKED:
         for path, value in tensors_in(attributes.get(name), tensors):
             yield PackedEntry(f"{name}{path}", value)
@@ -52,11 +55,10 @@ def packed_entries(
         break
 
 
-def numbers_of(attributes: Mapping[str, object]) -> Iterator[PackedEntry]:
+def numbers_of(attributes: Mapping[str, object], owner: int) -> Iterator[PackedEntry]:
     """Scale and zero point, as the tensors without dimensions that `state_dict()` makes of them."""
     scale, zero_point = attributes.get("scale"), attributes.get("zero_point")
     if isinstance(scale, float) and isinstance(zero_point, int) and abs(zero_point) < 2**63:
-        owner = id(attributes)
         yield PackedEntry("scale", None, number("float32", "<f", scale, owner))
         yield PackedEntry("zero_point", None, number("int64", "<q", zero_point, owner))
 
