@@ -279,6 +279,7 @@ def test_what_weights_only_accepts_stays_as_it_is(modtool: Modtool) -> None:
         "ordered": OrderedDict(a=1),
         "plain": [None, True, 3, 0.5, 1j, "text", b"bytes", bytearray(b"array"), (1, [2]), {3}],
         "torch": [torch.Size([1, 2]), torch.device("cuda", 1), torch.bfloat16],
+        "schemes": [torch.per_tensor_affine, torch.per_channel_affine_float_qparams],
     }
     said = document(modtool, saved)
     assert (said["dropped"], said["notes"]) == ([], [])

@@ -35,6 +35,7 @@ from modtool.pickles.plain import (
     mapping_of,
     plain,
 )
+from modtool.pickles.policy import SCHEMES
 from modtool.pickles.symbols import ABSENT, Call, Global, PersistentId, class_named
 from modtool.plan.records import Dropped
 from modtool.plan.tree import DROPPED, joined, path_of
@@ -49,6 +50,8 @@ SCALARS = (type(None), bool, int, float, str, bytes, bytearray, complex)
 ALLOWED = frozenset(
     {"torch.Size", "torch.device", "_codecs.encode", *builtin("complex", "bytearray")}
 )
+# Names that it loads as the values that they are.
+CONSTANTS = frozenset({*SCHEMES, *(f"torch.{name}" for name in DTYPES)})
 BUILT_IN = builtin("bytes", "bytearray", "complex", "dict", "list", "set", "tuple")
 COUNTER = "collections.Counter"
 RANGES = frozenset({*builtin("range"), "__builtin__.xrange"})
@@ -336,7 +339,7 @@ class Walk:
 
     def symbol(self, value: object, path: str) -> object:
         """Anything else: its plain equivalent, entered again where that is a container."""
-        if isinstance(value, Global) and value.module == "torch" and value.name in DTYPES:
+        if isinstance(value, Global) and value.qualified in CONSTANTS:
             return value
         if not isinstance(value, Call):
             return self.drop(path, f"{describe(value)}: {REFUSED}")
