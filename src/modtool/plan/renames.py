@@ -94,19 +94,18 @@ def renamed(plan: Plan, change: Renamer) -> Plan:
             "convert it to a state_dict or a checkpoint",
         )
     new: dict[tuple[str | None, str], str] = {}
+    tree = plan.tree
     for section in plan.models:
         names = [tensor.name for tensor in plan.tensors if tensor.section == section]
-        beside = opaque_entries(plan.tree, section)
-        for name, to in mapped([*names, *beside], change).items():
-            new[section, name] = to
+        beside = entries_of_modules(tree, section, names)
+        changes = mapped([*names, *beside], change)
+        new.update({(section, name): to for name, to in changes.items()})
+        tree = with_versions(tree, section, changes)
+        tree = with_entries_renamed(tree, section, {name: changes[name] for name in beside})
 
     def moved(tensor: PlannedTensor) -> PlannedTensor:
         return replace(tensor, name=new.get((tensor.section, tensor.name), tensor.name))
 
-    tree = plan.tree
-    for section in plan.models:
-        names_here = {old: to for (part, old), to in new.items() if part == section}
-        tree = with_opaque_renamed(with_versions(tree, section, names_here), section, names_here)
     changed = {old: to for (_, old), to in new.items()}
     flags = plan.requires_grad
     if flags is not None:
@@ -116,22 +115,30 @@ def renamed(plan: Plan, change: Renamer) -> Plan:
     return renamed_in_optimizers(plan, changed)
 
 
-def opaque_entries(tree: object, section: str | None) -> list[str]:
-    """The names of what modules put in a state_dict that is no tensor, such as an extra state."""
-    found = entries(at(tree, section or "")) or {}
+def entries_of_modules(tree: object, section: str | None, names: Sequence[str]) -> list[str]:
+    """The names of what modules put in a state_dict that is no tensor.
+
+    An extra state tells by its name, such as the None of a quantized layer without bias by the
+    tensors of the same module; what lies at the root may be anything of the user's.
+    """
+    paths = {name.rpartition(".")[0] for name in names} - {""}
     return [
         key
-        for key, item in found.items()
-        if isinstance(key, str) and is_opaque(key) and not isinstance(item, TensorInfo)
+        for key, item in (entries(at(tree, section or "")) or {}).items()
+        if isinstance(key, str)
+        and not isinstance(item, TensorInfo)
+        and (is_opaque(key) or key.rpartition(".")[0] in paths)
     ]
 
 
-def with_opaque_renamed(tree: object, section: str | None, names: Mapping[str, str]) -> object:
-    """The tree with such entries under their new names: they go where their modules go."""
-    new: dict[object, str] = {name: names[name] for name in opaque_entries(tree, section)}
+def with_entries_renamed(tree: object, section: str | None, new: Mapping[str, str]) -> object:
+    """The tree with some entries under their new names: they go where their modules go."""
     if all(old == to for old, to in new.items()):
         return tree
     part = at(tree, section or "")
-    moved = {new.get(key, key): item for key, item in (entries(part) or {}).items()}
+    moved = {
+        new.get(key, key) if isinstance(key, str) else key: item
+        for key, item in (entries(part) or {}).items()
+    }
     made = with_entries(part, moved)
     return put(tree, section, made) if section else made

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from modtool.errors import OutputError
 from modtool.pickles.symbols import Call
 from modtool.plan import FLAGS_KEY, Plan, PlannedTensor
-from modtool.plan.tree import joined
+from modtool.plan.tree import joined, place_of
 from modtool.plan.tree import put as put_value
 from modtool.records import TensorInfo
 from modtool.write.rewriting import refuse_without_place, with_bn_eval
@@ -74,8 +74,10 @@ class Tree:
         if self.is_gone(value):
             return None
         if isinstance(value, TensorInfo) and self.is_renamed(value):
-            new = self.planned[value.section, value.name].name
-            raise OutputError(f"{value.name} lies in a list and cannot become {new}", NOT_RENAMED)
+            planned = self.planned[value.section, value.name]
+            if place_of(planned.section, planned.name) != path:  # else the list itself is renamed
+                why = f"{value.name} lies in a list and cannot become {planned.name}"
+                raise OutputError(why, NOT_RENAMED)
         return self.value(value, path)
 
     def is_renamed(self, value: TensorInfo) -> bool:
