@@ -1,5 +1,6 @@
 """State_dicts of quantized models: a None, a dtype and tuples of tensors lie beside tensors."""
 
+import json
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -45,3 +46,19 @@ def test_they_go_where_their_modules_go(modtool: Modtool, section: str | None) -
     assert list(made) == list(other.state_dict())
     other.load_state_dict(made)
     assert torch.equal(output(other), output(model))
+
+
+@pytest.mark.parametrize("options", [("--keep", "0"), ("--drop", "2"), ("--drop", "2.*")])
+def test_they_are_left_out_with_their_modules(modtool: Modtool, options: tuple[str, str]) -> None:
+    state = net().state_dict()
+    torch.save(state, "in.pth")
+    ran = modtool("convert", "in.pth", *options, "-o", "out.pth", "--json")
+    assert ran.code == 0
+    assert [item["name"] for item in json.loads(ran.out)["dropped"]] == [
+        *("2.scale", "2.zero_point"),
+        *("2._packed_params._packed_params.0", "2._packed_params._packed_params.1"),
+        *("2._packed_params.dtype", "2._packed_params._packed_params"),
+    ]
+    made = torch.load("out.pth", weights_only=True)
+    assert list(made) == [name for name in state if name.startswith("0.")]
+    assert made["0.bias"] is None

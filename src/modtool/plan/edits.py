@@ -22,8 +22,8 @@ from modtool.plan.tree import (
     way_to,
     without,
 )
-from modtool.plan.versions import without_versions
-from modtool.records import DTYPES, FLOAT4_PAIR, ROOT, Checkpoint
+from modtool.plan.versions import around, without_versions
+from modtool.records import DTYPES, FLOAT4_PAIR, ROOT, Checkpoint, TensorInfo
 
 __all__ = [
     "AS_ASKED",
@@ -143,7 +143,9 @@ def drop(plan: Plan, patterns: Sequence[str]) -> Plan:
     """Leave out what the patterns select of the model's tensors, and of what lies beside them."""
     beside = names_beside(plan)
     names = chosen(plan, patterns, beside=beside)
+    before = len(plan.dropped)
     plan = remove(plan, names.difference(beside), AS_ASKED)
+    names = names.difference(item.name for item in plan.dropped[before:])
     gone = {name: places for name, places in beside.items() if name in names}
     tree = reduce(without, (place for places in gone.values() for place in places), plan.tree)
     dropped = tuple(Dropped(name, f"no tensor, {AS_ASKED}") for name in gone)
@@ -188,10 +190,25 @@ def remove(plan: Plan, names: Iterable[str], why: str) -> Plan:
     tree = plan.tree
     for section in plan.models:
         here = [tensor.name for tensor in plan.tensors if tensor.section == section]
-        lost = [name for name in here if name in gone]
-        tree = without_versions(tree, section, lost, [name for name in here if name not in gone])
+        paths = set(around(name for name in here if name in gone))
+        paths -= set(around(name for name in here if name not in gone))
+        tree = without_versions(tree, section, paths)
+        beside = entries_of(tree, section, paths)
+        tree = reduce(without, (place_of(section, key) for key in beside), tree)
+        dropped += tuple(Dropped(key, f"no tensor, {why}") for key in beside)
     dropped = plan.dropped + dropped
     return replace(plan, tensors=left, tree=tree, dropped=dropped, requires_grad=flags)
+
+
+def entries_of(tree: object, section: str | None, paths: Collection[str]) -> list[str]:
+    """What modules of which no tensor is left have in a state_dict beside tensors."""
+    return [
+        key
+        for key, item in (entries(at(tree, section or "")) or {}).items()
+        if isinstance(key, str)
+        and not isinstance(item, TensorInfo)
+        and (key.rpartition(".")[0] in paths or (isinstance(item, tuple) and key in paths))
+    ]
 
 
 def drop_optimizer(plan: Plan) -> Plan:

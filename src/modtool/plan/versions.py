@@ -4,7 +4,7 @@ A full model does not record the versions of its classes; those of torch's own a
 anyone else's has no entry here: what it would say stands in its code alone.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import MappingProxyType
 
 from modtool.pickles.modules import module_parts
@@ -12,7 +12,7 @@ from modtool.pickles.plain import mapping_of
 from modtool.pickles.symbols import Call, Global
 from modtool.plan.tree import DROPPED, at, joined, put
 
-__all__ = ["version_of", "versions_of", "with_versions", "without_versions"]
+__all__ = ["around", "version_of", "versions_of", "with_versions", "without_versions"]
 
 METADATA = "_metadata"
 TORCH = "torch."
@@ -94,11 +94,8 @@ def with_versions(tree: object, section: str | None, names: dict[str, str]) -> o
     return changed(tree, section, moved)
 
 
-def without_versions(
-    tree: object, section: str | None, gone: Sequence[str], left: Sequence[str]
-) -> object:
+def without_versions(tree: object, section: str | None, lost: Collection[str]) -> object:
     """The tree without the entries of modules whose tensors have all been left out."""
-    lost = set(around(gone)) - set(around(left))
 
     def kept(versions: Mapping[object, object]) -> dict[object, object]:
         return {path: version for path, version in versions.items() if path not in lost}
@@ -106,7 +103,7 @@ def without_versions(
     return changed(tree, section, kept)
 
 
-def around(names: Sequence[str]) -> Iterator[str]:
+def around(names: Iterable[str]) -> Iterator[str]:
     """The paths of all modules around some tensors."""
     for name in names:
         while name:
