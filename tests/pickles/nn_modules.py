@@ -209,6 +209,7 @@ def quantized() -> Iterator[nn.Module]:
     yield from (quantized.BatchNorm2d(3), quantized.BatchNorm3d(3), quantized.Dropout(0.25))
     yield from (quantized.ELU(1.0, 0, 0.5), quantized.LeakyReLU(1.0, 0, 0.5, True))
     yield from (quantized.ReLU6(True), quantized.Softmax(1), quantized.Hardswish(1.0, 0))
+    yield from (quantized.PReLU(1.0, 0, 2), quantized.Sigmoid(1.0, 0))
     weight = nn.Parameter(torch.ones(4))
     yield from (
         quantized.LayerNorm(4, weight, weight, 1.0, 0),

@@ -19,6 +19,7 @@ from modtool.records import Checkpoint, Note
 from modtool.report.totals import totals_of
 from tests.formats.compare import assert_same, persistent
 from tests.gone import gone
+from tests.pickles.nn_modules import built, quantized
 from tests.pickles.test_weights_only import archived
 
 pytestmark = [
@@ -261,6 +262,18 @@ def test_quantized_models(tmp_path: Path, build: Any) -> None:
     assert (alone.kind, alone.sections) == ("state_dict", ())
     assert_same(persistent(alone), dict(flat(model.state_dict())))
     assert totals_of(alone.model_tensors) == totals_of(found.model_tensors)
+
+
+def test_a_quantized_model_is_read_as_its_state_dict_is(tmp_path: Path) -> None:
+    model = nn.ModuleList(built(quantized))
+    found, alone = (
+        saved(value, tmp_path / f"{name}.pth")
+        for name, value in (("model", model), ("state", model.state_dict()))
+    )
+    assert [(tensor.name, tensor.dtype, tensor.shape) for tensor in found.tensors] == [
+        (tensor.name, tensor.dtype, tensor.shape) for tensor in alone.tensors
+    ]
+    assert (found.values, found.notes) == (alone.values, alone.notes)
 
 
 def test_each_quantized_convolution_has_its_own_scale(tmp_path: Path) -> None:

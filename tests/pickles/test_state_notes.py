@@ -128,11 +128,6 @@ def test_what_quantized_modules_pack_into_one_entry(tmp_path: Path) -> None:
             "one entry of state_dict() each, whose packed tensors are numbered here: "
             f"0{packed}, 1{packed}",
         ),
-        (
-            "not-a-tensor",
-            f"0{dtypes}",
-            f"no tensors, and left out of what state_dict() has: 0{dtypes}, 1{dtypes}",
-        ),
     ]
 
 

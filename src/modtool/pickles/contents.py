@@ -205,21 +205,13 @@ class Walk:
         """What may be otherwise in Python than it is shown."""
         yield from hook_notes(self.hooks)
         packed = packed_entries(tensor.name for tensor in self.found)
-        dtypes, cyclic = self.packed_dtypes(), self.places.cyclic
+        cyclic = self.places.cyclic
         if packed:
             message = "one entry of state_dict() each, whose packed tensors are numbered here: "
             yield note("not-a-tensor", packed[0], message + first_names(packed))
-        if dtypes:
-            message = f"no tensors, and left out of what state_dict() has: {first_names(dtypes)}"
-            yield note("not-a-tensor", dtypes[0], message)
         if cyclic:
             message = f"a value that contains itself, shown once: {first_names(cyclic)}"
             yield note("cyclic-value", cyclic[0], message)
-
-    def packed_dtypes(self) -> list[str]:
-        """The entries of quantized modules that say the type of what is packed beside them."""
-        kinds = [node for node in self.modules if node.class_name.endswith("PackedParams")]
-        return [f"{node.path}.dtype" for node in kinds if node.class_name.startswith("torch.")]
 
     def elements(self) -> Mapping[str, int]:
         """How many elements each section has."""
@@ -261,6 +253,9 @@ class Walk:
             for found in walk.walk(value):
                 self.places.take_name(found.name)
                 self.take(found, section)
+            for name, item in walk.beside.items():
+                self.places.take_name(name)
+                self.values.keep(f"{section}.{name}" if section else name, item)
             self.modules.extend(walk.nodes)
             self.hooks.update(walk.hooks)
             return

@@ -19,7 +19,7 @@ from modtool.pickles.nn_settings import (
     settings_of,
 )
 from modtool.pickles.plain import attributes_of, breadth, items_of, mapping_of
-from modtool.pickles.quantized_modules import packed_entries
+from modtool.pickles.quantized_modules import packed_entries, tensors_in
 from modtool.pickles.symbols import Call, Global, PersistentId, class_named
 from modtool.pickles.torch_objects import TensorFacts, Tensors
 from modtool.records import ModuleNode, Role, TensorInfo
@@ -174,6 +174,7 @@ class ModuleWalk:
         section: The part of a training checkpoint that the modules belong to.
         nodes: The modules, in the order of the walk.
         understand: What tells a module from other values.
+        beside: What `state_dict()` has that is no tensor, by name.
         hooks: What may change `state_dict()`, in words, with the paths of the modules.
         first_path: Where each module was met first, by identity.
         open: The modules that the walk is inside of.
@@ -184,6 +185,7 @@ class ModuleWalk:
     section: str | None = None
     nodes: list[ModuleNode] = field(default_factory=list)
     understand: Callable[[object], ModuleParts | None] = module_parts
+    beside: dict[str, object] = field(default_factory=dict)
     hooks: dict[str, dict[str, None]] = field(default_factory=dict)
     first_path: dict[int, str] = field(default_factory=dict)
     open: set[int] = field(default_factory=set)
@@ -209,7 +211,7 @@ class ModuleWalk:
         for hook in hooks_of(parts.attributes):
             self.hooks.setdefault(hook, {})[path] = None
         prefix = f"{path}." if path else ""
-        yield parts, path, own_tensors(value, parts, prefix, self.tensors)
+        yield parts, path, self.own_tensors(value, parts, prefix)
         for name, child in parts.children("_modules").items():
             yield from self.modules(child, prefix + name)
         self.open.remove(id(value))
@@ -246,25 +248,43 @@ class ModuleWalk:
             section=self.section,
         )
 
+    def own_tensors(self, module: object, parts: ModuleParts, prefix: str) -> Iterator[Found]:
+        """A module's own parameters, its own buffers, and what its class adds of itself.
 
-def own_tensors(
-    module: object, parts: ModuleParts, prefix: str, tensors: Tensors
-) -> Iterator[Found]:
-    """A module's own parameters, its own buffers, and what its class adds of itself.
+        Those registered as None are left out.
+        """
+        for name, value in parts.children("_parameters").items():
+            if value is not None:
+                yield Found(prefix + name, value, "parameter", registered=True)
+        items = items_of(parts.attributes.get("_non_persistent_buffers_set")) or ()
+        hidden = {name for name in items if isinstance(name, str)}
+        for name, value in parts.children("_buffers").items():
+            if value is not None:
+                yield Found(prefix + name, value, "buffer", name not in hidden)
+        yield from self.added(module, parts, prefix)
 
-    Those registered as None are left out.
-    """
-    for name, value in parts.children("_parameters").items():
-        if value is not None:
-            yield Found(prefix + name, value, "parameter", registered=True)
-    items = items_of(parts.attributes.get("_non_persistent_buffers_set")) or ()
-    hidden = {name for name in items if isinstance(name, str)}
-    for name, value in parts.children("_buffers").items():
-        if value is not None:
-            yield Found(prefix + name, value, "buffer", name not in hidden)
-    for entry in packed_entries(parts.class_name, parts.attributes, tensors, module):
-        role: Role = "parameter" if entry.facts is None else "buffer"
-        yield Found(prefix + entry.name, entry.value, role, facts=entry.facts)
+    def added(self, module: object, parts: ModuleParts, prefix: str) -> Iterator[Found]:
+        """What the class of a quantized module adds; the tensors of one entry are numbered."""
+        for entry in packed_entries(parts.class_name, parts.attributes, self.is_tensor, module):
+            if entry.facts is not None:
+                yield Found(prefix + entry.name, None, "buffer", facts=entry.facts)
+                continue
+            for path, value in tensors_in(entry.value, self.is_tensor):
+                yield Found(f"{prefix}{entry.name}{path}", value, "parameter")
+            for path, value in parts_of(entry.value):
+                if not self.is_tensor(value):
+                    self.beside[f"{prefix}{entry.name}{path}"] = value
+
+    def is_tensor(self, value: object) -> bool:
+        """True for the symbol of a tensor."""
+        return self.tensors.facts(value) is not None
+
+
+def parts_of(value: object) -> list[tuple[str, object]]:
+    """The items of a tuple with their places; any other value as it is."""
+    if isinstance(value, tuple):
+        return [(f".{index}", item) for index, item in enumerate(value)]
+    return [("", value)]
 
 
 def hooks_in(attributes: Mapping[str, object]) -> Iterator[tuple[str, str]]:

@@ -2,26 +2,52 @@
 
 Their weights are attributes, packed in a `torch.ScriptObject` or not, and their scale and zero
 point are plain numbers, which `state_dict()` makes tensors of. Source: torch 2.13, every
-`_save_to_state_dict` of `torch/ao/nn/quantized`.
+`_save_to_state_dict` of `torch/ao/nn`.
 """
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from modtool.pickles.nn_settings.names import room_and_class
 from modtool.pickles.symbols import Call
-from modtool.pickles.torch_objects import TensorFacts, Tensors
+from modtool.pickles.torch_objects import TensorFacts
 from modtool.records import Storage
 
-__all__ = ["PackedEntry", "packed_entries"]
+__all__ = ["PackedEntry", "packed_entries", "tensors_in"]
 
 MAX_DEPTH = 12
-# Attributes that are saved as they are, in the order of the entries.
-PLAIN = ("weight", "bias")
-# Attributes that hold what was packed: a tuple of it, or one tensor of it.
-PACKED = ("_packed_params", "param", "_packed_weight_ih", "_packed_weight_hh")
-PACKED_TENSOR = "_packed_weight"
+CONVOLUTIONS = tuple(
+    f"Conv{kind}{count}d"
+    for kind in ("", "Transpose", "ReLU", "Add", "AddReLU")
+    for count in (1, 2, 3)
+)
+# The attributes that become entries, in their order, by the name of the class.
+ENTRIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        **dict.fromkeys(CONVOLUTIONS, ("weight", "bias", "scale", "zero_point")),
+        **dict.fromkeys(("Linear", "LinearReLU", "QFunctional"), ("scale", "zero_point")),
+        **dict.fromkeys(("LinearLeakyReLU", "LinearTanh"), ("scale", "zero_point")),
+        **dict.fromkeys(
+            ("RNNCell", "LSTMCell", "GRUCell"), ("_packed_weight_ih", "_packed_weight_hh")
+        ),
+        "LinearPackedParams": ("dtype", "_packed_params"),
+        "EmbeddingPackedParams": ("dtype", "_packed_weight"),
+        "PackedParameter": ("param",),
+    }
+)
+OF_REFERENCES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    dict.fromkeys(
+        ("Linear", "Embedding", "EmbeddingBag", *CONVOLUTIONS), ("weight_qscheme", "weight_dtype")
+    )
+)
+# Those of which a tensor without dimensions is made: from what, to what, as which bytes.
+NUMBERS: Mapping[str, tuple[type, str, str]] = MappingProxyType(
+    {"scale": (float, "float32", "<f"), "zero_point": (int, "int64", "<q")}
+)
+
+IsTensor = Callable[[object], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,53 +60,61 @@ class PackedEntry:
 
 
 def packed_entries(
-    class_name: str, attributes: Mapping[str, object], tensors: Tensors, owner: object
+    class_name: str, attributes: Mapping[str, object], is_tensor: IsTensor, owner: object
 ) -> Iterator[PackedEntry]:
-    """The entries that a module's class adds, in order; the items of a tuple are numbered.
+    """The entries that a module's class adds, in order, as `state_dict()` has them.
 
-    `owner` is the module, as a symbol that outlives the walk: it tells its numbers from others'.
+    Args:
+        class_name: Qualified.
+        attributes: The module's `__dict__`, as it was read from the pickle.
+        is_tensor: True for the symbol of a tensor.
+        owner: The module, as a symbol that outlives the walk: it tells its numbers from others'.
     """
-    room, _ = room_and_class(class_name)
-    if "quantized" not in room or "reference" in room:
+    room, own = room_and_class(class_name)
+    if "quantized" not in room:
         return
-    for name in PLAIN:
-        if tensors.facts(attributes.get(name)) is not None:
-            yield PackedEntry(name, attributes[name])
-    yield from numbers_of(attributes, id(owner))
-    for name in PACKED:
-        for path, value in tensors_in(attributes.get(name), tensors):
-            yield PackedEntry(f"{name}{path}", value)
-    for _, value in tensors_in(attributes.get(PACKED_TENSOR), tensors):
-        yield PackedEntry(PACKED_TENSOR, value)
-        break
+    for name in (OF_REFERENCES if "reference" in room else ENTRIES).get(own, ()):
+        if name in attributes:
+            value = attributes[name]
+            facts = number(*NUMBERS[name], value, id(owner)) if name in NUMBERS else None
+            yield PackedEntry(name, saved(name, value, is_tensor), facts)
 
 
-def numbers_of(attributes: Mapping[str, object], owner: int) -> Iterator[PackedEntry]:
-    """Scale and zero point, as the tensors without dimensions that `state_dict()` makes of them."""
-    scale, zero_point = attributes.get("scale"), attributes.get("zero_point")
-    if isinstance(scale, float) and isinstance(zero_point, int) and abs(zero_point) < 2**63:
-        yield PackedEntry("scale", None, number("float32", "<f", scale, owner))
-        yield PackedEntry("zero_point", None, number("int64", "<q", zero_point, owner))
+def saved(name: str, value: object, is_tensor: IsTensor) -> object:
+    """What becomes of an attribute: packed weights are unpacked, where torch can."""
+    if name == "_packed_params":
+        return packed(value)
+    if name == "_packed_weight":
+        return next((found for _, found in tensors_in(value, is_tensor)), None)
+    return value
 
 
-def number(dtype: str, layout: str, value: float, owner: int) -> TensorFacts | None:
+def number(kind: type, dtype: str, layout: str, value: object, owner: int) -> TensorFacts | None:
     """A tensor without dimensions, which the owner shares with nobody."""
+    if not isinstance(value, kind):
+        return None
     try:
         data = struct.pack(layout, value)
-    except OverflowError:
+    except (OverflowError, struct.error):
         return None
     storage = Storage(f"{dtype} of {owner}", len(data), "cpu", memoryview(data))
     return TensorFacts(dtype, (), storage, 0, ())
 
 
-def tensors_in(value: object, tensors: Tensors, depth: int = 0) -> Iterator[tuple[str, object]]:
+def packed(value: object) -> object:
+    """What an object of torch's C++ side was packed from; any other value as it is."""
+    if isinstance(value, Call) and value.callee == "torch.ScriptObject":
+        return value.state[0] if isinstance(value.state, tuple) and value.state else None
+    return value
+
+
+def tensors_in(value: object, is_tensor: IsTensor, depth: int = 0) -> Iterator[tuple[str, object]]:
     """The tensors inside a packed value, each with the indices that lead to it."""
-    if tensors.facts(value) is not None:
+    if is_tensor(value):
         yield "", value
         return
-    if isinstance(value, Call) and value.callee == "torch.ScriptObject":
-        value = value.state[0] if isinstance(value.state, tuple) and value.state else None
+    value = packed(value)
     if isinstance(value, tuple | list) and depth < MAX_DEPTH:
         for index, item in enumerate(value):
-            for path, found in tensors_in(item, tensors, depth + 1):
+            for path, found in tensors_in(item, is_tensor, depth + 1):
                 yield f".{index}{path}", found
