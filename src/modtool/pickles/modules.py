@@ -24,7 +24,15 @@ from modtool.pickles.symbols import Call, Global, PersistentId, class_named
 from modtool.pickles.torch_objects import TensorFacts, Tensors
 from modtool.records import ModuleNode, Role, TensorInfo
 
-__all__ = ["HOOKS", "Found", "ModuleParts", "ModuleWalk", "described", "module_parts"]
+__all__ = [
+    "HOOKS",
+    "Found",
+    "ModuleParts",
+    "ModuleWalk",
+    "described",
+    "module_parts",
+    "modules_in",
+]
 
 MAX_DEPTH = 200
 MAX_MODULES = 2_000_000
@@ -163,6 +171,16 @@ SPECIAL: Mapping[str, Callable[[Call], ModuleParts | None]] = {
     "torch.fx.graph_module.reduce_package_graph_module": graph_module,
     "torch._dynamo.eval_frame.OptimizedModule": compiled_module,
 }
+
+
+def modules_in(value: object, path: str = "") -> Iterator[tuple[str, object, ModuleParts]]:
+    """Path, symbol and parts of each module, parents first, of a tree that was walked before."""
+    parts = module_parts(value)
+    if parts is None:
+        return
+    yield path, value, parts
+    for name, child in parts.children("_modules").items():
+        yield from modules_in(child, f"{path}.{name}" if path else name)
 
 
 @dataclass(slots=True)

@@ -15,9 +15,10 @@ from modtool.pickles.symbols import Call
 from modtool.pickles.torch_objects import TensorFacts
 from modtool.records import Storage
 
-__all__ = ["PackedEntry", "packed_entries", "tensors_in"]
+__all__ = ["SCRIPT_OBJECT", "PackedEntry", "packed_entries", "tensors_in"]
 
 MAX_DEPTH = 12
+SCRIPT_OBJECT = "torch.ScriptObject"
 CONVOLUTIONS = tuple(
     f"Conv{kind}{count}d"
     for kind in ("", "Transpose", "ReLU", "Add", "AddReLU")
@@ -103,7 +104,7 @@ def number(kind: type, dtype: str, layout: str, value: object, owner: int) -> Te
 
 def packed(value: object) -> object:
     """What an object of torch's C++ side was packed from; any other value as it is."""
-    if isinstance(value, Call) and value.callee == "torch.ScriptObject":
+    if isinstance(value, Call) and value.callee == SCRIPT_OBJECT:
         return value.state[0] if isinstance(value.state, tuple) and value.state else None
     return value
 

@@ -8,14 +8,13 @@ from modtool.pickles.flags import parameter_flag
 from modtool.pickles.machine import Pickle
 from modtool.pickles.plain import items_of, mapping_of
 from modtool.pickles.roles import is_opaque
-from modtool.pickles.symbols import ABSENT, Call, Global
+from modtool.pickles.symbols import Call, Global
 from modtool.plan.bare_tensors import bare, is_from_state_dict
 from modtool.plan.distributed import distributed
 from modtool.plan.norms import BN_EVAL_METADATA, recorded_bn_eval
 from modtool.plan.plain_tree import plain_tree
 from modtool.plan.records import Dropped, Form, Plan, PlannedTensor
 from modtool.plan.tree import entries, find_key, path_of, with_entries
-from modtool.plan.versions import versions_of
 from modtool.records import ROOT, Checkpoint, Note, Section, TensorInfo, section_label
 
 __all__ = [
@@ -227,7 +226,8 @@ def plan_state_dict(checkpoint: Checkpoint, section: str | None) -> Plan:
     tensors = chosen_tensors(checkpoint, section)
     arrays: tuple[TensorInfo, ...] = ()
     notes: tuple[Note, ...] = ()
-    if checkpoint.kind in ("state_dict", "checkpoint") and checkpoint.root is not None:
+    kinds = ("state_dict", "checkpoint", "full_model")
+    if checkpoint.kind in kinds and checkpoint.root is not None:
         whole = plain_tree(checkpoint, (section,))
         tree, part = subtree(whole.tree, section), whole.within(section)
         if tree is not None:
@@ -235,7 +235,7 @@ def plan_state_dict(checkpoint: Checkpoint, section: str | None) -> Plan:
             tensors = [tensor for tensor in tensors if whole.holds(tensor)]
             arrays, notes = part.arrays, tuple(part.notes())
     if tree is None:
-        tree = flat_tree(tensors, checkpoint.root if checkpoint.kind == "full_model" else None)
+        tree = flat_tree(tensors)
     return Plan(
         checkpoint,
         "state_dict",
@@ -251,7 +251,7 @@ def without_values(
 ) -> tuple[Dropped, ...]:
     """What a state_dict leaves out, but for the plain values in it, which go along."""
     if section is None:
-        return tuple(item for item in dropped if item.why == NOT_PERSISTENT)
+        return tuple(item for item in dropped if item.why in (NOT_PERSISTENT, MODULES_STAY))
     values = {name for name in checkpoint.values if name.startswith(f"{section}.")}
     return tuple(item for item in dropped if item.name not in values)
 
@@ -283,11 +283,10 @@ def own_entries(tree: object) -> object:
     return with_entries(tree, own)
 
 
-def flat_tree(tensors: Iterable[TensorInfo], module: object) -> Call:
+def flat_tree(tensors: Iterable[TensorInfo]) -> Call:
     """An OrderedDict of tensors by name, as `state_dict()` of a module returns it."""
     items: dict[object, object] = {tensor.name: tensor for tensor in tensors}
-    state = ABSENT if module is None else versions_of(module)
-    return Call(Global("collections", "OrderedDict"), (), items=items, state=state)
+    return Call(Global("collections", "OrderedDict"), (), items=items)
 
 
 def plan_checkpoint(checkpoint: Checkpoint, section: str | None) -> Plan:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from modtool.errors import UnsafeFileError, a_kind
 from modtool.notes import first_names, note
 from modtool.pickles.display import key_text
-from modtool.pickles.modules import module_parts
+from modtool.pickles.modules import module_parts, modules_in
 from modtool.pickles.numpy_values import (
     ARRAY_DTYPES,
     NUMPY_ARRAYS,
@@ -36,6 +36,7 @@ from modtool.pickles.plain import (
     plain,
 )
 from modtool.pickles.policy import SCHEMES
+from modtool.pickles.quantized_modules import SCRIPT_OBJECT, packed_entries, tensors_in
 from modtool.pickles.symbols import ABSENT, Call, Global, PersistentId, class_named
 from modtool.plan.records import Dropped
 from modtool.plan.tree import DROPPED, joined, path_of
@@ -78,6 +79,10 @@ DESCRIBED: Mapping[str, str] = MappingProxyType(
 WHOLE = "the whole object"
 BY_NUMBER = "its state_dict() takes its place, with its parameters by number"
 NO_GROUP = "it has state of parameters that are in none of its groups, for which there is no number"
+PACKED = (
+    "an object of torch's C++ side, which weights_only=True refuses; its tensors stay, numbered, "
+    "and load_state_dict() does not take those: it needs what torch.save(model.state_dict()) writes"
+)
 REFUSED = "weights_only=True would refuse it, and it has no plain equivalent"
 
 
@@ -248,15 +253,31 @@ class Walk:
         return self.symbol(value, path)
 
     def module(self, value: object, path: str) -> object:
-        """The state_dict of a module that lies in a checkpoint."""
-        prefix = f"{path}." if path else ""
+        """The state_dict of a module."""
         found: dict[object, object] = {}
-        for name, tensor in self.by_path.items():
-            if name.startswith(prefix) and tensor.persistent:
-                found[name[len(prefix) :]] = tensor
-        self.dropped.append(Dropped(path, "the module itself; its state_dict takes its place"))
+        for inner, module, parts in modules_in(value):
+            for name in (*parts.children("_parameters"), *parts.children("_buffers")):
+                self.registered(found, joined(inner, name), path)
+            for entry in packed_entries(parts.class_name, parts.attributes, self.is_tensor, module):
+                name = joined(inner, entry.name)
+                if not self.registered(found, name, path):
+                    self.enter(found, name, entry.value, path)
+        if path:
+            self.dropped.append(Dropped(path, "the module itself; its state_dict takes its place"))
         ordered = Global("collections", "OrderedDict")
         return Call(ordered, (), items=found, state=versions_of(value))
+
+    def registered(self, made: dict[object, object], name: str, path: str) -> bool:
+        """Put a tensor of a module into its state_dict, if it is one that belongs there."""
+        tensor = self.by_path.get(joined(path, name))
+        if tensor is None or not tensor.persistent:
+            return False
+        made[name] = tensor
+        return True
+
+    def is_tensor(self, value: object) -> bool:
+        """True for the symbol of a tensor."""
+        return id(value) in self.by_origin
 
     def optimizer(self, value: object, optimizer: SavedOptimizer, path: str) -> object:
         """The state_dict of an optimizer that was saved whole, its parameters by number."""
@@ -317,9 +338,19 @@ class Walk:
                 continue
             if name is not key:
                 self.change(key, type(name).__name__, joined(path, name))
-            found = self.plain(item, joined(path, name))
-            if found is not DROPPED:
-                made[name] = found
+            self.enter(made, name, item, path)
+
+    def enter(self, made: dict[object, object], name: object, value: object, path: str) -> None:
+        """Put the plain equivalent of one entry into a dict; of what is packed, its tensors."""
+        where = joined(path, name)
+        if isinstance(value, Call) and value.callee == SCRIPT_OBJECT:
+            inside = [place for place, _ in tensors_in(value, self.is_tensor)]
+            made.update({f"{name}{place}": self.by_path[where + place] for place in inside})
+            self.dropped.append(Dropped(where, PACKED if inside else f"{SCRIPT_OBJECT}: {REFUSED}"))
+            return
+        found = self.plain(value, where)
+        if found is not DROPPED:
+            made[name] = found
 
     def sequence(self, value: object, items: list[object], path: str) -> object:
         """A list, tuple or set; what cannot be kept leaves None, so that the others stay put."""

@@ -7,10 +7,10 @@ anyone else's has no entry here: what it would say stands in its code alone.
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import MappingProxyType
 
-from modtool.pickles.modules import module_parts
+from modtool.pickles.modules import modules_in
 from modtool.pickles.plain import mapping_of
 from modtool.pickles.symbols import Call, Global
-from modtool.plan.tree import DROPPED, at, joined, put
+from modtool.plan.tree import DROPPED, at, put
 
 __all__ = ["around", "version_of", "versions_of", "with_versions", "without_versions"]
 
@@ -53,19 +53,12 @@ CELLS = ("GRUCell", "LSTMCell")
 
 def versions_of(module: object) -> dict[object, object]:
     """The state that an OrderedDict of a module's tensors gets from `state_dict()`."""
-    items: dict[object, object] = dict(walked(module, ""))
+    items: dict[object, object] = {
+        path: {"version": version_of(parts.class_name)}
+        for path, _, parts in modules_in(module)
+        if parts.class_name.startswith(TORCH)
+    }
     return {METADATA: Call(Global("collections", "OrderedDict"), (), items=items)}
-
-
-def walked(module: object, path: str) -> Iterator[tuple[str, dict[object, object]]]:
-    """The entry of a module whose version is known, and of all below it."""
-    parts = module_parts(module)
-    if parts is None:
-        return
-    if parts.class_name.startswith(TORCH):
-        yield path, {"version": version_of(parts.class_name)}
-    for name, child in parts.children("_modules").items():
-        yield from walked(child, joined(path, name))
 
 
 def version_of(class_name: str) -> int:
