@@ -23,7 +23,7 @@ pytestmark = [
 ]
 
 
-def net(stem: str = "0", middle: str = "1", head: str = "2") -> nn.Module:
+def net(stem: str = "0", middle: str = "1", head: str = "2") -> nn.Sequential:
     parts = (layers.Conv2d(1, 2, 3, bias=False), nn.Flatten(), layers.Linear(2, 3))
     return nn.Sequential(OrderedDict(zip((stem, middle, head), parts, strict=True)))
 
@@ -70,6 +70,19 @@ def test_a_quantized_model_becomes_what_load_state_dict_takes(
     assert [name for name in state if not same(made[name], state[name])] == []
     assert made._metadata == state._metadata  # type: ignore[attr-defined]
     other.load_state_dict(made)
+
+
+def test_two_quantized_models_in_one_part_of_a_checkpoint(modtool: Modtool) -> None:
+    nets = {"a": net(), "b": net()}
+    nets["b"].get_submodule("0").scale = 0.5  # type: ignore[assignment]
+    torch.save({"net": nets, "epoch": 1}, "in.pth")
+    to = ("--to", "checkpoint", "--verify")
+    assert modtool("convert", "in.pth", *to, "-o", "out.pth").code == 0
+    made = torch.load("out.pth", weights_only=True)
+    for name, model in nets.items():
+        state = model.state_dict()
+        assert list(made["net"][name]) == list(state)
+        assert all(same(made["net"][name][key], state[key]) for key in state)
 
 
 def is_recurrent(layer: nn.Module) -> bool:

@@ -276,6 +276,15 @@ def test_a_quantized_model_is_read_as_its_state_dict_is(tmp_path: Path) -> None:
     assert (found.values, found.notes) == (alone.values, alone.notes)
 
 
+@pytest.mark.parametrize("kind", [torch.ao.nn.quantized.Linear, torch.ao.nn.quantized.Embedding])
+def test_a_quantized_model_without_plain_tensors_in_a_checkpoint(tmp_path: Path, kind: Any) -> None:
+    model = nn.Sequential(kind(3, 4))
+    found = saved({"model": model, "epoch": 1}, tmp_path / "x.pth")
+    assert [(part.name, part.role) for part in found.sections] == [("model", "model")]
+    assert_same(found.tensors, dict(flat(model.state_dict())))
+    assert [module.path for module in found.modules] == ["", "0", "0._packed_params"]
+
+
 def test_each_quantized_convolution_has_its_own_scale(tmp_path: Path) -> None:
     layers = [torch.ao.nn.quantized.Conv1d(1, 1, 1) for _ in range(3)]
     for number, layer in enumerate(layers):

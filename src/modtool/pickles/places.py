@@ -11,6 +11,7 @@ from modtool.pickles.display import key_text
 from modtool.pickles.modules import module_parts
 from modtool.pickles.optimizers import saved_optimizer
 from modtool.pickles.plain import CONTAINERS, attributes_of, breadth, items_of, mapping_of
+from modtool.pickles.quantized_modules import SCRIPT_OBJECT, IsTensor, packed_entries
 from modtool.pickles.symbols import Call, Global, PersistentId
 from modtool.pickles.torch_objects import Tensors
 
@@ -63,7 +64,7 @@ class Places:
             if depth > MAX_NESTING:
                 raise UnsafeFileError(f"its object is nested more than {MAX_NESTING:,} levels deep")
             self.spend(breadth(value))
-            children = children_of(value)
+            children = children_of(value, self.is_tensor)
             if children is None:
                 continue
             key = id(value)
@@ -114,6 +115,10 @@ class Places:
         """True when there is a tensor in a value, or when it is one."""
         return id(value) in self.holders or self.tensors.facts(value) is not None
 
+    def is_tensor(self, value: object) -> bool:
+        """True for the symbol of a tensor."""
+        return self.tensors.facts(value) is not None
+
     def is_container(self, value: object) -> bool:
         """True for what has parts, or could have."""
         return isinstance(value, CONTAINERS) or id(value) in self.made_containers
@@ -137,7 +142,7 @@ class Places:
         self.open.add(id(value))
         self.spend(breadth(value))
         prefix = f"{path}." if path else ""
-        for key, item in children_of(value, self.numbers.get(id(value))) or ():
+        for key, item in children_of(value, self.is_tensor, self.numbers.get(id(value))) or ():
             if self.tensors.facts(item) is not None:
                 self.take(prefix + key, item, found)
             elif id(item) in self.holders:
@@ -176,15 +181,22 @@ def entries(value: object) -> Mapping[object, object] | None:
     return mapping if mapping is not None else attributes_of(value)  # type: ignore[return-value]
 
 
-def children_of(value: object, numbers: Mapping[int, int] | None = None) -> Named | None:
+def children_of(
+    value: object, is_tensor: IsTensor, numbers: Mapping[int, int] | None = None
+) -> Named | None:
     """Keys and items of anything that can hold a tensor, plain values left out; None for a leaf.
 
     `numbers` are those that stand for keys, by their `id`.
     """
     parts = module_parts(value)
     if parts is not None:
-        kinds = ("_parameters", "_buffers", "_modules")
-        members = [pair for kind in kinds for pair in parts.children(kind).items()]
+        added = packed_entries(parts.class_name, parts.attributes, is_tensor, value)
+        members = [
+            *parts.children("_parameters").items(),
+            *parts.children("_buffers").items(),
+            *((entry.name, entry.value) for entry in added),
+            *parts.children("_modules").items(),
+        ]
         return [(key, item) for key, item in members if type(item) not in LEAVES]
     mapping = entries(value)
     if mapping is not None:
@@ -203,6 +215,6 @@ def children_of(value: object, numbers: Mapping[int, int] | None = None) -> Name
 def packed_items(value: object) -> Sequence[object]:
     """What a quantized module packed in an object of torch's C++ side."""
     match value:
-        case Call(state=(list(items) | tuple(items), *_)) if value.callee == "torch.ScriptObject":
+        case Call(state=(list(items) | tuple(items), *_)) if value.callee == SCRIPT_OBJECT:
             return items
     return ()

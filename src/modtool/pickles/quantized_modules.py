@@ -15,7 +15,7 @@ from modtool.pickles.symbols import Call
 from modtool.pickles.torch_objects import TensorFacts
 from modtool.records import Storage
 
-__all__ = ["SCRIPT_OBJECT", "PackedEntry", "packed_entries", "tensors_in"]
+__all__ = ["SCRIPT_OBJECT", "IsTensor", "PackedEntry", "packed_entries", "tensors_in"]
 
 MAX_DEPTH = 12
 SCRIPT_OBJECT = "torch.ScriptObject"
@@ -99,7 +99,7 @@ def number(kind: type, dtype: str, layout: str, value: object, owner: int) -> Te
     except (OverflowError, struct.error):
         return None
     storage = Storage(f"{dtype} of {owner}", len(data), "cpu", memoryview(data))
-    return TensorFacts(dtype, (), storage, 0, ())
+    return TensorFacts(dtype, (), storage)
 
 
 def packed(value: object) -> object:

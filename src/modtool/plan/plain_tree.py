@@ -38,6 +38,7 @@ from modtool.pickles.plain import (
 from modtool.pickles.policy import SCHEMES
 from modtool.pickles.quantized_modules import SCRIPT_OBJECT, packed_entries, tensors_in
 from modtool.pickles.symbols import ABSENT, Call, Global, PersistentId, class_named
+from modtool.pickles.torch_objects import TensorFacts
 from modtool.plan.records import Dropped
 from modtool.plan.tree import DROPPED, joined, path_of
 from modtool.plan.versions import versions_of
@@ -260,8 +261,12 @@ class Walk:
                 self.registered(found, joined(inner, name), path)
             for entry in packed_entries(parts.class_name, parts.attributes, self.is_tensor, module):
                 name = joined(inner, entry.name)
-                if not self.registered(found, name, path):
+                if self.registered(found, name, path):
+                    continue
+                if entry.facts is None:
                     self.enter(found, name, entry.value, path)
+                else:
+                    found[name] = self.value(joined(path, name), entry.facts)
         if path:
             self.dropped.append(Dropped(path, "the module itself; its state_dict takes its place"))
         ordered = Global("collections", "OrderedDict")
@@ -387,23 +392,29 @@ class Walk:
         found = saved_array(value)
         if found is None or found.data is None:
             return self.drop(path, f"{described_array(value, found)}: {REFUSED}")
+        stride = contiguous_stride(found.shape[::-1])[::-1] if found.fortran else None
+        storage = Storage(
+            f"array {len(self.arrays)}", found.data.nbytes, "cpu", found.data, found.byteorder
+        )
+        facts = TensorFacts(ARRAY_DTYPES[found.kind], found.shape, storage, stride=stride)
+        self.change(value, "tensor", path)
+        return self.value(path, facts, value)
+
+    def value(self, path: str, facts: TensorFacts, origin: object = None) -> TensorInfo:
+        """A tensor of the output that is none of the source."""
         inside = [name for name in self.sections if path.startswith(f"{name}.")]
         section = max(inside, key=len, default=None)
-        stride = contiguous_stride(found.shape[::-1])[::-1] if found.fortran else None
         tensor = TensorInfo(
             path[len(section) + 1 :] if section else path,
-            ARRAY_DTYPES[found.kind],
-            found.shape,
-            Storage(
-                f"array {len(self.arrays)}", found.data.nbytes, "cpu", found.data, found.byteorder
-            ),
-            stride=stride,
+            facts.dtype,
+            facts.shape,
+            facts.storage,
+            stride=facts.stride,
             section=section,
             role="value",
-            origin=value,
+            origin=origin,
         )
         self.arrays.append(tensor)
-        self.change(value, "tensor", path)
         return tensor
 
     def attributes(self, value: object, path: str) -> object:
