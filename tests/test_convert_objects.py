@@ -407,6 +407,31 @@ def check_version(kind: type[nn.Module]) -> None:
         assert version_of(name) == kind._version, name
 
 
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature:UserWarning")
+def test_what_a_lazy_module_needs_to_be_loaded_is_said(modtool: Modtool) -> None:
+    net = nn.Sequential(nn.Linear(2, 2), nn.LazyLinear(3), nn.LazyBatchNorm1d())
+    torch.save(net, "in.pth")
+    ran = modtool("convert", "in.pth", "-o", "out.pth", "--json")
+    kinds: list[Any] = [
+        torch.nn.parameter.UninitializedParameter,
+        torch.nn.parameter.UninitializedBuffer,
+    ]
+    line = (
+        f"add_safe_globals([{', '.join(f'torch.nn.parameter.{each.__name__}' for each in kinds)}])"
+    )
+    assert [(each["code"], each["message"]) for each in json.loads(ran.out)["notes"]] == [
+        (
+            "uninitialized-parameter",
+            "lazy, without a shape, which weights_only=True takes only after "
+            f"torch.serialization.{line}: 1.weight, 1.bias, 2.weight and 3 more",
+        )
+    ]
+    with torch.serialization.safe_globals(kinds):
+        made = torch.load("out.pth", weights_only=True)
+    assert list(made) == list(net.state_dict())
+    net.load_state_dict(made)
+
+
 def test_the_versions_of_torchs_classes_in_their_old_places() -> None:
     assert version_of("torch.nn.quantized.modules.linear.Linear") == 3
     assert version_of("torch.nn.quantized.dynamic.modules.linear.Linear") == 4

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from modtool.errors import UsageError
+from modtool.notes import first_names, note
 from modtool.pickles.flags import parameter_flag
 from modtool.pickles.machine import Pickle
 from modtool.pickles.plain import items_of, mapping_of
@@ -31,7 +32,8 @@ FORMS: tuple[Form, ...] = ("state_dict", "checkpoint", "safetensors", "dcp")
 MODEL_KEY = "model_state_dict"
 FLAGS_KEY = "requires_grad"
 FLAGS_METADATA = "modtool.requires_grad"
-NO_DATA = frozenset({"strided", "meta", "uninitialized"})
+UNINITIALIZED = "uninitialized"
+NO_DATA = frozenset({"strided", "meta", UNINITIALIZED})
 SAID_ANEW = frozenset({FLAGS_METADATA, BN_EVAL_METADATA, "total_size", "total_parameters"})
 TEXT_KEY = "metadata"
 TEXT = "text beside the tensors, which --to checkpoint or safetensors keeps"
@@ -59,7 +61,23 @@ def plan_conversion(checkpoint: Checkpoint, *, to: Form, section: str | None = N
         raise UsageError(
             f"{checkpoint.target} holds no tensor", "there is nothing to change or convert"
         )
-    return with_recorded_flags(bare(planned_form(checkpoint, to, section)))
+    return with_recorded_flags(with_lazy_told(bare(planned_form(checkpoint, to, section))))
+
+
+def with_lazy_told(plan: Plan) -> Plan:
+    """Tell of lazy tensors, which torch saves as objects that weights_only=True refuses."""
+    lazy = [tensor for tensor in plan.tensors if tensor.source.layout == UNINITIALIZED]
+    if not lazy:
+        return plan
+    origins = (tensor.source.origin for tensor in lazy)
+    kinds = dict.fromkeys(origin.made for origin in origins if isinstance(origin, Call))
+    names = first_names([tensor.name for tensor in lazy])
+    message = (
+        "lazy, without a shape, which weights_only=True takes only after "
+        f"torch.serialization.add_safe_globals([{', '.join(kinds)}]): {names}"
+    )
+    told = note("uninitialized-parameter", lazy[0].name, message)
+    return replace(plan, notes=(*plan.notes, told))
 
 
 def planned_form(checkpoint: Checkpoint, to: Form, section: str | None) -> Plan:
