@@ -285,6 +285,36 @@ def test_a_quantized_model_without_plain_tensors_in_a_checkpoint(tmp_path: Path,
     assert [module.path for module in found.modules] == ["", "0", "0._packed_params"]
 
 
+GETSTATE = """
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(2, 3)
+        self.fc.bias.requires_grad_(False)
+
+    def __getstate__(self):
+        return {"version": 2, "net": self.__dict__.copy()}
+"""
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_class_that_wraps_what_it_saves(tmp_path: Path, protocol: int) -> None:
+    with gone("wrapping_kit", GETSTATE) as kit:
+        model = kit.Net()
+        torch.save(model, tmp_path / "x.pth", pickle_protocol=protocol)
+    found = open_checkpoint(str(tmp_path / "x.pth"))
+    assert found.kind == "full_model"
+    assert_same(persistent(found), model.state_dict())
+    assert [tensor.requires_grad for tensor in found.tensors] == [True, False]
+    assert [(module.path, module.type) for module in found.modules] == [
+        ("", "Net"),
+        ("fc", "Linear"),
+    ]
+
+
 def test_each_quantized_convolution_has_its_own_scale(tmp_path: Path) -> None:
     layers = [torch.ao.nn.quantized.Conv1d(1, 1, 1) for _ in range(3)]
     for number, layer in enumerate(layers):

@@ -126,11 +126,21 @@ def module_parts(value: object) -> ModuleParts | None:
         if convolution is None or ".quantized." not in value.made:
             return None
         return ModuleParts(value.made, {**convolution, **NOTHING_REGISTERED})
-    if not {"_parameters", "_modules"} <= attributes.keys():
-        return None
-    return ModuleParts(value.made, attributes)
+    own = dict_of_module(attributes)
+    return None if own is None else ModuleParts(value.made, own)
 
 
+def dict_of_module(attributes: Mapping[str, object]) -> Mapping[str, object] | None:
+    """The `__dict__` of a module, which the `__getstate__` of its class may put into a dict."""
+    if attributes.keys() >= TABLES:
+        return attributes
+    inside = [item for item in attributes.values() if isinstance(item, dict)]
+    found = [item for item in inside if item.keys() >= TABLES]
+    whole = len(found) == 1 and all(isinstance(key, str) for key in found[0])
+    return found[0] if whole else None
+
+
+TABLES = frozenset({"_parameters", "_modules"})
 NOTHING_REGISTERED: Mapping[str, object] = {"_parameters": {}, "_buffers": {}, "_modules": {}}
 
 
