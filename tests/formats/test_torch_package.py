@@ -108,6 +108,47 @@ def test_several_pickles_are_sections_and_share_their_storages(
     }
 
 
+def test_two_scripts_are_both_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(package_exporter, "_gate_torchscript_serialization", False)
+    path = tmp_path / "x.pt"
+    with exporter(path) as made:
+        for name, width in (("encoder", 3), ("decoder", 5)):
+            script = torch.jit.script(nn.Sequential(nn.Linear(width, 2)))
+            made.save_pickle("script", f"{name}.pkl", script)
+    found = open_checkpoint(str(path))
+    assert found.sections == (Section("ts_code.0", "model"), Section("ts_code.1", "model"))
+    assert sum(tensor.numel for tensor in found.model_tensors) == 8 + 12
+
+
+def test_pickles_are_judged_by_name_and_contents_as_sections_are(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    net = nn.Linear(3, 2)
+    adam = torch.optim.Adam(net.parameters())
+    net(torch.ones(3)).sum().backward()
+    adam.step()
+    checkpoint = {"net": net.state_dict(), "optimizer": adam.state_dict(), "epoch": 3}
+    with exporter(path) as made:
+        made.save_pickle("gan", "generator.pkl", nn.Linear(4, 4))
+        made.save_pickle("gan", "discriminator.pkl", nn.Linear(4, 1).state_dict())
+        made.save_pickle("gan", "ema.pkl", nn.Linear(4, 4).state_dict())
+        made.save_pickle("gan", "last.pkl", checkpoint)
+    found = open_checkpoint(str(path))
+    assert {section.name: section.role for section in found.sections} == {
+        "gan.generator": "model",
+        "gan.discriminator": "model",
+        "gan.ema": "ema",
+        "gan.last.net": "other",
+        "gan.last.optimizer": "optimizer",
+    }
+    assert [tensor.name for tensor in found.tensors if tensor.section == "gan.last.net"] == [
+        "weight",
+        "bias",
+    ]
+    values = found.values["gan/last.pkl"]
+    assert isinstance(values, dict)
+    assert (values["epoch"], values["optimizer.param_groups.0.lr"]) == (3, 0.001)
+
+
 def test_a_graph_module(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
     graph = fx.symbolic_trace(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))

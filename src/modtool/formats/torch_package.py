@@ -22,6 +22,7 @@ from modtool.formats.zip_directory import Directory, read_member
 from modtool.pickles.contents import Contents, contents_of
 from modtool.pickles.extra_state import extra_state_notes
 from modtool.pickles.reader import Pickle, read_pickle
+from modtool.pickles.roles import primary, role_of
 from modtool.pickles.torch_objects import Tensors
 from modtool.records import (
     CallableUse,
@@ -61,7 +62,7 @@ def read_archive(reader: Reader, directory: Directory) -> Checkpoint:
     package.read_pickles()
     package.read_scripts()
     sources = package.sources()
-    single = len(package.sections) <= 1
+    single = len(package.sections) <= 1 and "checkpoint" not in package.kinds
     return Checkpoint(
         target=reader.path,
         format=NAME,
@@ -70,7 +71,7 @@ def read_archive(reader: Reader, directory: Directory) -> Checkpoint:
             replace(tensor, section=None) if single else tensor for tensor in package.tensors
         ),
         modules=tuple(replace(node, section=None) if single else node for node in package.modules),
-        sections=() if single else tuple(package.sections),
+        sections=() if single else primary(package.sections, package.tensors),
         values=package.values,
         metadata=package.metadata(),
         notes=(*stray_bytes(directory), *package.notes, *package.extra_states(sources)),
@@ -130,30 +131,29 @@ class Package:
             self.reader, self.directory, folder, order, suffix=".storage", found=self.storages
         )
         size = self.directory.members[f"{self.root}/{name}"].size
-        contents = contents_of(pickle.root, Tensors(place.find), 40 * size + FREE // among, among)
+        tensors = Tensors(place.find)
+        contents = contents_of(pickle.root, tensors, 40 * size + FREE // among, among)
         self.notes.extend(contents.notes)
-        self.add(name, contents)
-
-    def add(self, name: str, contents: Contents) -> None:
-        """Take what one pickle holds as a section."""
-        if not contents.tensors:
-            if contents.values:
-                self.values[name] = contents.values
-            return
         section = name.removesuffix(".pkl").replace("/", ".")
-        self.sections.append(self.section(section, contents.kind))
+        whole = Section(section, role_of(section, pickle.root, tensors))
+        self.add(name, contents, whole)
+
+    def add(self, name: str, contents: Contents, whole: Section) -> None:
+        """Take what one pickle holds: a section, or those of a training checkpoint."""
+        if contents.values:
+            self.values[name] = contents.values
+        if not contents.tensors:
+            return
         self.kinds.append(contents.kind)
-        nodes = [replace(node, section=section) for node in contents.modules]
+        self.sections.extend(
+            [replace(part, name=below(whole, part.name)) for part in contents.sections] or [whole]
+        )
+        nodes = [replace(node, section=below(whole, node.section)) for node in contents.modules]
         self.modules.extend(nodes)
         self.pickled_modules.extend(nodes)
-        for tensor in contents.tensors:
-            self.tensors.append(replace(tensor, section=section, name=tensor.full_name))
-
-    def section(self, name: str, kind: Kind) -> Section:
-        """A section; the first model is the model, and others stand beside it."""
-        taken = any(section.role == "model" for section in self.sections)
-        is_model = kind in ("full_model", "state_dict") and not taken
-        return Section(name, "model" if is_model else "other")
+        self.tensors.extend(
+            replace(tensor, section=below(whole, tensor.section)) for tensor in contents.tensors
+        )
 
     def read_scripts(self) -> None:
         """The TorchScript modules."""
@@ -185,7 +185,7 @@ class Package:
             among,
         )
         section = f"ts_code.{number}"
-        self.sections.append(self.section(section, "full_model"))
+        self.sections.append(Section(section, "model"))
         self.kinds.append("full_model")
         self.modules.extend(replace(node, section=section) for node in nodes)
         self.tensors.extend(replace(tensor, section=section) for tensor in tensors)
@@ -238,3 +238,8 @@ class Package:
                 arguments = "the package's own Python code runs when it is imported"
                 yield CallableUse(module, 0, arguments, "executes-code", name)
         yield from self.code.callables(".data/ts_code/code")
+
+
+def below(whole: Section, inner: str | None) -> str:
+    """The name of a part of a pickle, which lies in the section that the pickle is."""
+    return f"{whole.name}.{inner}" if inner else whole.name

@@ -87,7 +87,7 @@ class Walk:
             self.checkpoint(root, "")
         else:
             self.section(root, None, "tensors" if kind == "tensors" else "model")
-        sections = primary(self.sections, self.elements())
+        sections = primary(self.sections, self.found)
         tensors = with_requires_grad(self.found, root, sections)
         if kind != "checkpoint":
             sections = ()
@@ -212,14 +212,6 @@ class Walk:
         if cyclic:
             message = f"a value that contains itself, shown once: {first_names(cyclic)}"
             yield note("cyclic-value", cyclic[0], message)
-
-    def elements(self) -> Mapping[str, int]:
-        """How many elements each section has."""
-        counts = dict.fromkeys((section.name for section in self.sections), 0)
-        for tensor in self.found:
-            if tensor.section is not None:
-                counts[tensor.section] += tensor.numel
-        return counts
 
     def role(self, name: str, value: object) -> str:
         """What a section is."""

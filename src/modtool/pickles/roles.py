@@ -1,6 +1,7 @@
 """What names tell: which section is the model's, which tensors are buffers."""
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from modtool.pickles.modules import module_parts
 from modtool.pickles.plain import attributes_of, items_of, mapping_of
 from modtool.pickles.torch_objects import Tensors
-from modtool.records import Section
+from modtool.records import Section, TensorInfo
 
 __all__ = [
     "buffer_names",
@@ -180,7 +181,7 @@ def is_flat(mapping: Mapping[object, object], tensors: Tensors) -> bool:
     )
 
 
-def primary(sections: Sequence[Section], elements: Mapping[str, int]) -> tuple[Section, ...]:
+def primary(sections: Sequence[Section], tensors: Iterable[TensorInfo]) -> tuple[Section, ...]:
     """The sections, with the role of model left to what is the model, by these rules in order.
 
     1. Averaged weights are the model where nothing else is. A teacher never is beside others.
@@ -190,8 +191,11 @@ def primary(sections: Sequence[Section], elements: Mapping[str, int]) -> tuple[S
 
     Args:
         sections: In the file's order.
-        elements: How many each has, by its name.
+        tensors: Those of all sections; what has few elements may be too small.
     """
+    elements = Counter[str | None]()
+    for tensor in tensors:
+        elements[tensor.section] += tensor.numel
     candidates = [section for section in sections if section.role == "model"]
     candidates = candidates or [section for section in sections if section.role == "ema"]
     candidates = [each for each in candidates if not TEACHER.search(each.name)] or candidates
