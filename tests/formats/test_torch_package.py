@@ -1,6 +1,7 @@
 """torch.package archives, written by torch itself, with a package that is gone afterwards."""
 
 import importlib
+import os
 import pickle
 import sys
 import zipfile
@@ -106,6 +107,27 @@ def test_several_pickles_are_sections_and_share_their_storages(
         ".data/ts_code/0/data.pkl",
         ".data/ts_code/0/constants.pkl",
     }
+
+
+def test_a_pickle_is_known_by_what_it_holds(tmp_path: Path) -> None:
+    """As in the packages of silero, whose pickles have names without an ending."""
+    path = tmp_path / "x.pt"
+    model = nn.Linear(3, 2)
+    with exporter(path) as made:
+        made.save_pickle("model", "model", model)
+        made.save_binary("model", "vocabulary.bin", b"\x80\x00.")
+        made.extern(["os", "posix"])
+        made.save_binary("model", "other.bin", pickle.dumps(Caller()))
+    found = open_checkpoint(str(path))
+    assert found.kind == "full_model"
+    assert_same(persistent(found), model.state_dict())
+    assert found.metadata["resources"] == "model/vocabulary.bin"
+    assert [use.name for use in findings(found)] == ["posix.system"]
+
+
+class Caller:
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.system, ("true",)
 
 
 def test_two_scripts_are_both_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

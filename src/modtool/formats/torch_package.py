@@ -18,7 +18,7 @@ from modtool.formats.archive_storages import (
 from modtool.formats.files import Reader
 from modtool.formats.torchscript import read_script
 from modtool.formats.torchscript_code import ScriptCode, read_code
-from modtool.formats.zip_directory import Directory, read_member
+from modtool.formats.zip_directory import STORED, Directory, member_range, read_member
 from modtool.pickles.contents import Contents, contents_of
 from modtool.pickles.extra_state import extra_state_notes
 from modtool.pickles.reader import Pickle, read_pickle
@@ -43,6 +43,7 @@ SUFFIXES = (".pt", ".package", ".zip")
 MAX_PICKLE = 1 << 30
 MAX_SOURCES = 64 << 20
 FREE = 10_000
+PICKLE_HEADS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
 MARKS = ("extern_modules", "python_version")
 
 
@@ -109,6 +110,18 @@ class Package:
             if not inner.startswith(".data/") and inner not in ("version", "byteorder"):
                 yield inner
 
+    def is_pickle(self, name: str) -> bool:
+        """True for what `save_pickle` wrote, under whatever name."""
+        member = self.directory.members[f"{self.root}/{name}"]
+        if name.endswith(".pkl"):
+            return True
+        if name.endswith(".py") or member.method != STORED or member.encrypted or member.size < 3:
+            return False
+        place = member_range(self.reader, member)
+        start = place.offset - self.reader.base
+        head = self.reader.read(start, 2)
+        return head in PICKLE_HEADS and self.reader.read(start + member.size - 1, 1) == b"."
+
     def pickle(self, name: str) -> Pickle:
         """One pickle, by its name below the root."""
         data = read_member(self.reader, self.directory.members[f"{self.root}/{name}"], MAX_PICKLE)
@@ -118,7 +131,7 @@ class Package:
 
     def read_pickles(self) -> None:
         """Every resource that is a pickle."""
-        names = [name for name in self.names() if name.endswith(".pkl")]
+        names = [name for name in self.names() if self.is_pickle(name)]
         for name in names:
             self.read_resource(name, len(names))
 
@@ -225,7 +238,9 @@ class Package:
             text = text_of(self.reader, self.directory, f"{self.root}/.data/{mark}")
             if text:
                 found[mark] = text.strip()
-        resources = [name for name in self.names() if not name.endswith((".pkl", ".py"))]
+        resources = [
+            name for name in self.names() if name not in self.pickles and not name.endswith(".py")
+        ]
         if resources:
             found["resources"] = "\n".join(resources)
         return found
