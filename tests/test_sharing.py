@@ -122,6 +122,13 @@ def test_real_and_imaginary_parts_are_not_tied_however_large() -> None:
     assert (found.first, found.fresh) == ([None, None], [10**9, 10**9])
 
 
+def test_windows_that_overlap_are_counted_however_many() -> None:
+    windows = view([10**6, 400], [10, 1], nbytes=4 * 10**8)
+    assert stored_elements(windows) == 10**7 + 390
+    found = share([windows, view([10**6], [1], 10**7 - 10, nbytes=4 * 10**8)])
+    assert (found.first, found.fresh) == ([None, 0], [10**7 + 390, 10**6 - 400])
+
+
 def test_the_weights_of_an_lstm_are_not_tied() -> None:
     lstm = torch.nn.LSTM(3, 5, 2)
     flat = torch.cat([weight.flatten() for weight in lstm.parameters()])
@@ -163,6 +170,13 @@ def test_too_many_runs_are_taken_for_the_whole_span() -> None:
                 for at in range(500)
             ],
             id="dusts",
+        ),
+        pytest.param(
+            [
+                view([300, 500 + index], [2, 3], key=str(index), nbytes=10**4)
+                for index in range(10_000)
+            ],
+            id="overlaps",
         ),
         pytest.param([view([4], [1]) for _ in range(100_000)], id="the same"),
     ],

@@ -7,7 +7,9 @@ are eight parts of one storage are not; nor are the even and the odd elements of
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise, product
+from operator import itemgetter
 
 from modtool.records import DTYPES, TensorInfo, is_contiguous
 
@@ -16,6 +18,9 @@ __all__ = ["Sharing", "element_bits", "share", "span", "stored_elements"]
 # How many runs of neighbouring elements the views of one storage may have in all; where there are
 # more, a view is taken to fill its span.
 MAX_RUNS = 200_000
+# The same for one view by itself, of which there may be many: with strides of 2 and 3, say, only
+# the places tell which elements are the same.
+MAX_OWN_RUNS = 1_000
 
 Dimensions = tuple[tuple[int, int], ...]
 """Size and stride of each dimension, the widest stride first."""
@@ -92,24 +97,30 @@ def stored_elements(tensor: TensorInfo) -> int:
     shape, stride = tensor.shape, tensor.stride
     if stride is None or is_contiguous(shape, stride) or 0 in shape:
         return tensor.numel
-    dimensions = dimensions_of(shape, stride)
+    return elements_reached(dimensions_of(shape, stride))
+
+
+@lru_cache(maxsize=4096)  # the layers of a model have few shapes among them
+def elements_reached(dimensions: Dimensions) -> int:
+    """How many different elements the indices reach."""
     if is_injective(dimensions):
         return math.prod(size for size, _ in dimensions)
-    runs = runs_of(0, dimensions, MAX_RUNS)
-    return sum(end - begin for begin, end in runs)
+    return sum(end - begin for begin, end in runs_of(0, dimensions, MAX_OWN_RUNS))
 
 
-def dimensions_of(shape: Sequence[int], stride: Sequence[int]) -> Dimensions:
-    """The dimensions that reach different elements; those that continue each other are one."""
+@lru_cache(maxsize=4096)
+def dimensions_of(shape: tuple[int, ...], stride: tuple[int, ...]) -> Dimensions:
+    """The dimensions that reach different elements; those that continue or overlap are one."""
     pairs = zip(shape, stride, strict=True)
     merged: list[tuple[int, int]] = []
-    ordered = sorted(((step, size) for size, step in pairs if size != 1 and step), reverse=True)
-    for step, size in ordered:
-        if merged and merged[-1][1] == step * size:
-            merged[-1] = (merged[-1][0] * size, step)
+    for step, size in sorted((step, size) for size, step in pairs if size != 1 and step):
+        inner_size, inner_step = merged[-1] if merged else (0, 1)
+        times, rest = divmod(step, inner_step)
+        if not rest and times <= inner_size:  # each begins inside the last, or where it ends
+            merged[-1] = (inner_size + (size - 1) * times, inner_step)
         else:
             merged.append((size, step))
-    return tuple(merged)
+    return tuple(reversed(merged))
 
 
 def is_injective(dimensions: Dimensions) -> bool:
@@ -200,13 +211,12 @@ def view_of(index: int, tensor: TensorInfo, *, in_bytes: bool) -> View:
 
 def clusters(views: Sequence[View]) -> Iterator[list[View]]:
     """Groups of views whose spans cross; a view that crosses with no other is left out."""
-    ordered = sorted(views, key=lambda view: view.extent)
-    if all(one.extent[1] <= other.extent[0] for one, other in pairwise(ordered)):
+    ordered = sorted(((view.extent, view) for view in views), key=itemgetter(0))
+    if all(one[1] <= other[0] for (one, _), (other, _) in pairwise(ordered)):
         return
     cluster: list[View] = []
     reach = 0
-    for view in ordered:
-        begin, end = view.extent
+    for (begin, end), view in ordered:
         if cluster and begin >= reach:
             yield from by_residue(cluster)
             cluster = []
