@@ -154,6 +154,48 @@ def test_oversized_storages_say_what_they_waste(modtool: Modtool) -> None:
     assert "392,000 are wasted" in json.loads(ran.out)["findings"][0]["message"]
 
 
+@pytest.mark.parametrize(
+    ("view", "used"),
+    [
+        (torch.ones(1000, 1000)[:, :10], "40,000 of the 4,000,000"),
+        (torch.ones(1000, 1000)[:1, :1].expand(1000, 1000), "4 of the 4,000,000"),
+        (torch.ones(1000, 10)[:, 3], "4,000 of the 40,000"),
+        (torch.ones(100, 100).diagonal(), "400 of the 40,000"),
+        (torch.ones(10_000).as_strided((100, 100), (1, 1)), "796 of the 40,000"),
+        (torch.ones(10_000)[5:9:2], "8 of the 40,000"),
+    ],
+    ids=["columns", "expanded", "a column", "a diagonal", "overlapping", "steps"],
+)
+def test_what_a_view_uses_of_its_storage_are_the_elements_that_it_reaches(
+    modtool: Modtool, view: torch.Tensor, used: str
+) -> None:
+    torch.save({"w": view}, "view.pth")
+    (finding,) = json.loads(modtool("check", "view.pth", "--json").out)["findings"]
+    assert finding["code"] == "oversized-storage"
+    assert finding["message"].startswith(f"uses {used} bytes saved with it")
+
+
+WHOLE = torch.ones(100, 100)
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [
+        {"whole": WHOLE, "row": WHOLE[0]},
+        {"turned": torch.ones(100, 100).T},
+        {"image": torch.ones(8, 8, 16, 16).to(memory_format=torch.channels_last)},
+        {"windows": torch.ones(10_000).unfold(0, 100, 50)},
+        {"half": torch.ones(100, 100)[:51]},
+    ],
+    ids=lambda saved: next(iter(saved)),
+)
+def test_views_of_most_of_a_storage_waste_nothing(
+    modtool: Modtool, saved: dict[str, torch.Tensor]
+) -> None:
+    torch.save(saved, "views.pth")
+    assert modtool("check", "views.pth").code == 0
+
+
 def test_views_side_by_side_waste_nothing(modtool: Modtool) -> None:
     whole = torch.zeros(100, 1000)
     torch.save({"a": whole[:50], "b": whole[50:]}, "halves.pth")
