@@ -142,6 +142,25 @@ def test_two_scripts_are_both_the_model(tmp_path: Path, monkeypatch: pytest.Monk
     assert sum(tensor.numel for tensor in found.model_tensors) == 8 + 12
 
 
+def test_a_script_inside_a_pickled_module_is_what_the_module_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(package_exporter, "_gate_torchscript_serialization", False)
+    path = tmp_path / "x.pt"
+    with exporter(path) as made:
+        for name, width in (("model", 5), ("best_model", 7)):
+            script = torch.jit.script(nn.Linear(2, width))
+            made.save_pickle("net", f"{name}.pkl", nn.Sequential(nn.Linear(2, 2), script))
+    found = open_checkpoint(str(path))
+    assert {section.name: section.role for section in found.sections} == {
+        "net.model": "model",
+        "net.best_model": "other",
+        "ts_code.0": "model",
+        "ts_code.1": "other",
+    }
+    assert sum(tensor.numel for tensor in found.model_tensors) == 6 + 15
+
+
 def test_pickles_are_judged_by_name_and_contents_as_sections_are(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
     net = nn.Linear(3, 2)

@@ -43,6 +43,7 @@ SUFFIXES = (".pt", ".package", ".zip")
 MAX_PICKLE = 1 << 30
 MAX_SOURCES = 64 << 20
 FREE = 10_000
+UNPACKAGE = "torch.jit._script.unpackage_script_module"
 PICKLE_HEADS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
 MARKS = ("extern_modules", "python_version")
 
@@ -72,7 +73,7 @@ def read_archive(reader: Reader, directory: Directory) -> Checkpoint:
             replace(tensor, section=None) if single else tensor for tensor in package.tensors
         ),
         modules=tuple(replace(node, section=None) if single else node for node in package.modules),
-        sections=() if single else primary(package.sections, package.tensors),
+        sections=() if single else package.judged(),
         values=package.values,
         metadata=package.metadata(),
         notes=(*stray_bytes(directory), *package.notes, *package.extra_states(sources)),
@@ -99,6 +100,7 @@ class Package:
     notes: list[Note] = field(default_factory=list)
     storages: dict[str, Storage] = field(default_factory=dict)
     pickles: dict[str, Pickle] = field(default_factory=dict)
+    holders: dict[str, str] = field(default_factory=dict)  # section of a script -> of its pickle
     code: ScriptCode = field(default_factory=lambda: ScriptCode({}, {}))
 
     def names(self) -> Iterator[str]:
@@ -158,6 +160,9 @@ class Package:
         if not contents.tensors:
             return
         self.kinds.append(contents.kind)
+        if contents.kind == "full_model":
+            for number in scripts_in(self.pickles[name]):
+                self.holders.setdefault(f"ts_code.{number}", whole.name)
         self.sections.extend(
             [replace(part, name=below(whole, part.name)) for part in contents.sections] or [whole]
         )
@@ -202,6 +207,14 @@ class Package:
         self.kinds.append("full_model")
         self.modules.extend(replace(node, section=section) for node in nodes)
         self.tensors.extend(replace(tensor, section=section) for tensor in tensors)
+
+    def judged(self) -> tuple[Section, ...]:
+        """The sections; a script inside a pickled module is what that module is."""
+        inside = self.holders.keys() - self.holders.values()
+        apart = [section for section in self.sections if section.name not in inside]
+        roles = {section.name: section.role for section in primary(apart, self.tensors)}
+        roles |= {script: roles[self.holders[script]] for script in inside}
+        return tuple(replace(section, role=roles[section.name]) for section in self.sections)
 
     def kind(self) -> Kind:
         """What the only section is."""
@@ -258,3 +271,12 @@ class Package:
 def below(whole: Section, inner: str | None) -> str:
     """The name of a part of a pickle, which lies in the section that the pickle is."""
     return f"{whole.name}.{inner}" if inner else whole.name
+
+
+def scripts_in(pickle: Pickle) -> Iterator[str]:
+    """The numbers of the TorchScript modules that a pickled object holds."""
+    for symbol in pickle.persistent_ids:
+        match symbol.value:
+            case ("reduce_package", _, function, (str(number),)):
+                if getattr(function, "qualified", "") == UNPACKAGE:
+                    yield number
