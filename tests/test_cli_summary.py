@@ -270,6 +270,7 @@ def test_the_document_key_by_key(modtool: Modtool) -> None:
         "requires_grad": True,
         "shares_with": None,
         "layout": "strided",
+        "stride": None,
         "persistent": True,
         "chunks": None,
     }
@@ -283,6 +284,27 @@ def test_the_document_key_by_key(modtool: Modtool) -> None:
         "values": {},
         "metadata": {},
         "notes": [],
+    }
+
+
+def test_the_stride_of_what_is_not_contiguous(modtool: Modtool) -> None:
+    saved = {
+        "contiguous": torch.ones(2, 3),
+        "turned": torch.ones(2, 3).T,
+        "expanded": torch.ones(3, 1).expand(3, 4),
+        "channels_last": torch.ones(2, 3, 4, 4).to(memory_format=torch.channels_last),
+        "one": torch.ones(1, 4)[:, :1],
+        "sparse": torch.eye(3).to_sparse(),
+    }
+    torch.save(saved, "layouts.pth")
+    made = document(modtool("summary", "layouts.pth", "--json"))
+    assert {each["name"]: each["stride"] for each in made["tensors"]} == {
+        "contiguous": None,
+        "turned": [1, 3],
+        "expanded": [1, 0],
+        "channels_last": [48, 1, 12, 3],
+        "one": None,
+        "sparse": None,
     }
 
 

@@ -200,6 +200,7 @@ def tensors_document(tensors: Sequence[TensorInfo], sharing: Sharing) -> list[di
             "requires_grad": tensor.requires_grad,
             "shares_with": None if first is None else tensors[first].name,
             "layout": tensor.layout,
+            "stride": None if tensor.is_contiguous else tensor.stride,
             "persistent": tensor.persistent,
             "chunks": chunks_document(tensor),
         }
