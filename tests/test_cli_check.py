@@ -1,5 +1,6 @@
 """`modtool check`: what a real load would run is named, and never run."""
 
+import argparse
 import json
 import os
 import pickle
@@ -128,6 +129,13 @@ def test_the_line_for_safe_globals_is_the_one_that_torch_needs(modtool: Modtool)
     )
     with torch.serialization.safe_globals([nn.Sequential, nn.Linear]):
         assert isinstance(torch.load("full.pth", weights_only=True), nn.Sequential)
+
+
+def test_the_line_for_safe_globals_imports_what_it_names(modtool: Modtool) -> None:
+    torch.save(argparse.Namespace(lr=0.5), "arguments.pth")
+    line = "import argparse; torch.serialization.add_safe_globals([argparse.Namespace])"
+    assert json.loads(modtool("check", "arguments.pth", "--json").out)["safe_globals"] == line
+    assert f"\nwhere you trust it: {line}\n" in modtool("check", "arguments.pth").out
 
 
 class AttributeDict(dict[str, object]):

@@ -3,15 +3,19 @@
 import argparse
 import collections
 import datetime
+import functools
+import json
 import os
 import pathlib
 import pickle
 import pickletools
+import pkgutil
 import subprocess
 import sys
+import types
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +26,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch._weights_only_unpickler import _get_allowed_globals
+from torch.nn.utils import prune
 
 from modtool.formats import open_checkpoint
 from modtool.pickles.callables import callables_of, weights_only_of
 from modtool.pickles.policy import severity_of
 from modtool.pickles.reader import read_pickle
 from modtool.pickles.symbols import Call, Global
-from modtool.pickles.weights_only import ALLOWED, REGISTERED, WeightsOnly, weights_only
+from modtool.pickles.weights_only import ALLOWED, KNOWN, REGISTERED, WeightsOnly, weights_only
 from modtool.pickles.writer import write_pickle
 from tests.gone import gone
 from tests.pickles.test_policy import Evil
@@ -130,10 +135,7 @@ class allowed:  # noqa: N801
         self.verdict = verdict
 
     def __enter__(self) -> None:
-        scope: dict[str, Any] = {"torch": torch}
-        for module in self.verdict.imports:
-            exec(f"import {module}", scope)
-        exec(self.verdict.line, scope)
+        exec(self.verdict.line, {"torch": torch})
 
     def __exit__(self, *error: object) -> None:
         torch.serialization.clear_safe_globals()
@@ -158,13 +160,89 @@ def test_the_line_of_a_model_whose_class_is_inside_another(tmp_path: Path) -> No
             "torch.nn.modules.linear.Linear",
             "policy_nested.Outer.Net",
         )
-        assert verdict.imports == ("policy_nested", "torch.nn.modules.linear")
-        scope: dict[str, Any] = {"torch": torch, "policy_nested": module}
-        exec(verdict.line, scope)
-        try:
+        assert verdict.imports == ("policy_nested",)
+        with allowed(verdict):
             assert real_answer(path)
-        finally:
-            torch.serialization.clear_safe_globals()
+
+
+# In a process that has only imported torch, each file after the line that modtool prints for it.
+PASTING = """
+import json, os, sys, torch
+for path, line in json.load(sys.stdin):
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        continue
+    try:
+        exec(line, {"torch": torch})
+        torch.load(path, weights_only=True)
+    except Exception as error:
+        print(path, line, repr(error)[-300:], flush=True)
+    os._exit(0)
+print("done")
+"""
+
+
+def pasted(paths: Iterable[Path]) -> list[str]:
+    """What goes wrong when the lines of these files are pasted, each into a fresh process."""
+    lines = [(str(path), verdict_of(path).line) for path in paths]
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", PASTING],
+        input=json.dumps(lines),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    *wrong, last = ran.stdout.splitlines()
+    assert last == "done"
+    return wrong
+
+
+def saved(folder: Path, values: Mapping[str, object]) -> list[Path]:
+    """A file of each value."""
+    paths = [folder / f"{name}.pth" for name in values]
+    for path, value in zip(paths, values.values(), strict=True):
+        torch.save(value, path)
+    return paths
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_the_line_runs_as_it_is_after_importing_torch(tmp_path: Path) -> None:
+    pruning: Any = prune.l1_unstructured  # untyped
+    linear = nn.Linear(2, 2)
+    sgd = torch.optim.SGD(linear.parameters())
+    values = {
+        "argparse": argparse.Namespace(a=1),
+        "collections": collections.UserDict(a=1),
+        "datetime": datetime.datetime.now(datetime.UTC),
+        "functools": functools.partial(nn.functional.relu, inplace=True),
+        "numpy": [numpy.float64(1.5), numpy.arange(3), numpy.datetime64("2020-01-01")],
+        "numpy.ma": numpy.ma.array([1, 2], mask=[False, True]),
+        "numpy.random": numpy.random.default_rng(0),
+        "pathlib": pathlib.PurePosixPath("a/b"),
+        "types": types.SimpleNamespace(a=list[int]),
+        "torch": [torch.__version__, torch.sigmoid, torch.ones(2).max(0), torch.Generator()],
+        "torch._dynamo": torch.compile(linear),
+        "torch.ao": [torch.ao.quantization.QuantStub(), torch.ao.quantization.MinMaxObserver()],
+        "torch.distributions": torch.distributions.Normal(0.0, 1.0),
+        "torch.nn": nn.Sequential(linear, nn.TransformerEncoderLayer(4, 2, 8)),
+        "torch.nn.utils": pruning(nn.Linear(2, 2), "weight", 1),
+        "torch.optim": [sgd, torch.optim.lr_scheduler.StepLR(sgd, 3)],
+    }
+    assert pasted(saved(tmp_path, values)) == []
+
+
+def test_modules_that_need_no_import_come_with_torch() -> None:
+    brought = subprocess.run(
+        [sys.executable, "-c", "import sys, torch; print(*sys.modules)"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
+    for room in (nn.modules, torch.optim):
+        for each in pkgutil.iter_modules(room.__path__, f"{room.__name__}."):
+            if not each.ispkg:
+                assert bool(KNOWN.fullmatch(each.name)) is (each.name in brought), each.name
 
 
 SAVING = """

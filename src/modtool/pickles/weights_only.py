@@ -24,8 +24,8 @@ class WeightsOnly:
         accepted: True when it would load the file as it is.
         reasons: Why not, each once, in order.
         needed: The classes and functions that would have to be added, as Python expressions.
-        imports: The modules that the expressions need imported, besides torch itself.
-        registering: The modules of torch that allow their own classes once they are imported.
+        imports: The modules that have to be imported beside torch: the expressions name them, or
+            they are torch's own, and allow their classes once they are imported.
         lasting: The reasons that stay when those are added and imported.
     """
 
@@ -33,7 +33,6 @@ class WeightsOnly:
     reasons: tuple[str, ...] = ()
     needed: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()
-    registering: tuple[str, ...] = ()
     lasting: tuple[str, ...] = ()
 
     @property
@@ -43,10 +42,13 @@ class WeightsOnly:
 
     @property
     def line(self) -> str:
-        """The line of Python that makes the file loadable; "" where none is needed or helps."""
+        """The line of Python that makes the file loadable; "" where none is needed or helps.
+
+        It runs as it is after `import torch`.
+        """
         if not self.possible:
             return ""
-        steps = [f"import {module}" for module in self.registering]
+        steps = [f"import {', '.join(self.imports)}"] if self.imports else []
         if self.needed:
             steps.append(f"torch.serialization.add_safe_globals([{', '.join(self.needed)}])")
         return "; ".join(steps)
@@ -184,8 +186,12 @@ NUMPY_LETTERS: Mapping[str, str] = MappingProxyType(
     {"O": "Object", "S": "Bytes", "U": "Str", "V": "Void"}
 )
 
-# Modules that need no import of their own.
-KNOWN = frozenset({"", "torch", "builtins"})
+# Modules that need no import of their own, and rooms of torch that come whole with `import torch`.
+KNOWN = re.compile(
+    r"|builtins|torch"
+    r"|torch\.(?:_C|_utils|_tensor|nn|optim|serialization|storage|torch_version)"
+    r"|torch\.nn\.(?:functional|parameter|modules\.(?!linear_cross_entropy\Z)\w+)|torch\.optim\.\w+"
+)
 DICTS = frozenset({"collections.OrderedDict", "collections.Counter"})
 # numpy's own functions say another `__module__` than the file, from release to release.
 RENAMED = "numpy.core.", "numpy._core."
@@ -210,8 +216,8 @@ class Obstacle:
     Attributes:
         reason: What it is.
         needed: What would have to be added; "" where nothing helps.
-        module: The module that this needs imported; where nothing would have to be added, its
-            import is all that is needed.
+        module: The module that this needs imported, "" where `import torch` is enough; where
+            nothing would have to be added, its import is all that is needed.
         possible: False where nothing helps.
     """
 
@@ -236,15 +242,9 @@ def weights_only(pickles: Mapping[str, Pickle]) -> WeightsOnly:
         accepted=not found,
         reasons=tuple(dict.fromkeys(each.reason for each in found)),
         needed=tuple(dict.fromkeys(each.needed for each in found if each.needed)),
-        imports=modules(each for each in found if each.needed),
-        registering=modules(each for each in found if not each.needed),
+        imports=tuple(dict.fromkeys(each.module for each in found if each.module)),
         lasting=tuple(dict.fromkeys(each.reason for each in found if not each.possible)),
     )
-
-
-def modules(found: Iterable[Obstacle]) -> tuple[str, ...]:
-    """The modules that obstacles need imported, each once."""
-    return tuple(dict.fromkeys(each.module for each in found if each.module not in KNOWN))
 
 
 def obstacles(pickle: Pickle) -> Iterator[Obstacle]:
@@ -277,7 +277,7 @@ def obstacle_of_global(symbol: Global) -> Iterator[Obstacle]:
         yield Obstacle(f"{name} lies in a module that is always blocked", possible=False)
     elif name in REGISTERED:
         home = REGISTERED[name]
-        if home not in KNOWN:
+        if home != "torch":
             yield Obstacle(f"{home} must be imported first", module=home)
     elif name not in ALLOWED:
         yield not_allowed(name, "torch.optim" if OPTIMIZER.match(name) else module)
@@ -285,7 +285,8 @@ def obstacle_of_global(symbol: Global) -> Iterator[Obstacle]:
 
 def not_allowed(name: str, module: str) -> Obstacle:
     """A name that would have to be added."""
-    return Obstacle(f"{name} is not an allowed global", expression(name), module)
+    needed = "" if KNOWN.fullmatch(module) else module
+    return Obstacle(f"{name} is not an allowed global", expression(name), needed)
 
 
 def expression(name: str) -> str:
