@@ -16,7 +16,7 @@ from modtool.formats import open_checkpoint
 from modtool.pickles.display import display
 from modtool.pickles.symbols import Call, Global
 from modtool.records import Checkpoint
-from modtool.report.totals import Totals
+from modtool.report.totals import Totals, totals_of
 
 
 def model() -> nn.Module:
@@ -51,6 +51,13 @@ SCALER = {
     "backoff_factor": 0.5,
     "growth_interval": 2000,
     "_growth_tracker": 0,
+}
+
+
+# What fastai 2.7 saves of an optimizer: `Optimizer.state_dict()`.
+FASTAI = {
+    "state": [{"grad_avg": torch.ones(2, 3), "sqr_avg": torch.ones(2, 3)}],
+    "hypers": [{"lr": 0.1, "wd": 0.01}],
 }
 
 
@@ -242,6 +249,43 @@ CASES: Mapping[str, Case] = {
         lambda: {"netG": model(), "netD": model(), "optimizerG": optimizer()},
         {"netG": "model", "netD": "model", "optimizerG": "optimizer"},
     ),
+    "nets in a list": (
+        lambda: {"models": [weights(), weights()], "optimizers": [optimizer()], "epoch": 3},
+        {"models": "model", "optimizers": "optimizer"},
+    ),
+    "nets by name": (
+        lambda: {"models": {"enc": weights(), "dec": weights()}, "optimizer": optimizer()},
+        {"models": "model", "optimizer": "optimizer"},
+    ),
+    "nets as modules in a list": (
+        lambda: {"models": [model(), model()], "epoch": 3},
+        {"models.0": "model", "models.1": "model"},
+    ),
+    "nets as modules by name": (
+        lambda: {"nets": {"enc": model(), "ema": {"dec": model()}}, "optimizer": optimizer()},
+        {"nets.enc": "model", "nets.ema.dec": "ema", "optimizer": "optimizer"},
+    ),
+    "nets with their optimizers in a list": (
+        lambda: {"models": [{"net": weights(), "optimizer": optimizer()}], "epoch": 3},
+        {"models": "other"},
+    ),
+    "fastai": (
+        lambda: {"model": weights(), "opt": FASTAI},
+        {"model": "model", "opt": "optimizer"},
+    ),
+    "torch_ema beside the model": (
+        lambda: {"model": weights(), "shadow_params": list(model().parameters())},
+        {"model": "model", "shadow_params": "ema"},
+    ),
+    "torch_ema alone": (
+        lambda: {
+            "decay": 0.99,
+            "num_updates": 3,
+            "shadow_params": [torch.ones(2, 3), torch.ones(2)],
+            "collected_params": None,
+        },
+        {"shadow_params": "model"},
+    ),
     "detectron2": (
         lambda: {
             "model": weights(),
@@ -339,6 +383,16 @@ def test_sections_without_tensors_can_be_selected(tmp_path: Path, name: str) -> 
     assert document["totals"] == asdict(Totals(0, 0, 0, 0, 0, 0))
     whole = shown(path)["sections"]
     assert {"name": name, "role": name, "tensors": 0, "bytes": 0} in whole
+
+
+def test_nets_in_a_list_are_counted_together(tmp_path: Path) -> None:
+    found = opened(tmp_path / "x.pth", {"models": [weights(), wide()], "epoch": 3})
+    assert [tensor.name for tensor in found.model_tensors] == [
+        *(f"0.{name}" for name in weights()),
+        *(f"1.{name}" for name in wide()),
+    ]
+    totals = totals_of(found.model_tensors)
+    assert (totals.total, totals.buffers) == (12 + 620, 5)
 
 
 def test_each_of_two_nets_has_a_tree_and_figures_of_its_own(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 The object is walked once, bounded, and every tensor in it gets a section, a name and a role.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from modtool.errors import UnsafeFileError
@@ -216,17 +216,27 @@ class Walk:
     def role(self, name: str, value: object) -> str:
         """What a section is."""
         self.places.spend(breadth(value))
+        if is_model_name(name):  # then the items of a list are looked into
+            self.places.spend(sum(map(breadth, items_of(value) or ())))
         return role_of(name, value, self.places.tensors)
 
     def is_divided(self, name: str, value: object) -> bool:
-        """True for a dict that is no section itself but holds some: one part, or a known name."""
+        """True for what is no section itself but holds some: one part, or a known name.
+
+        So is what holds modules, each of which has a tree of its own; and no list of anything else.
+        """
         self.places.spend(breadth(value))
-        mapping = entries(value)
-        if mapping is None or module_parts(value) is not None or self.is_flat(mapping):
+        if module_parts(value) is not None:
             return False
-        if self.role(name, value) in ("optimizer", "scheduler", "scaler"):
+        mapping = entries(value)
+        if mapping is None:
+            items = items_of(value) or ()
+            return len(items) <= MAX_PARTS and has_module(items)
+        if self.is_flat(mapping) or self.role(name, value) in ("optimizer", "scheduler", "scaler"):
             return False
         holders = {key: item for key, item in mapping.items() if self.places.hold(item)}
+        if has_module(holders.values()):
+            return True
         if any(self.is_part(key_text(key), item) for key, item in holders.items()):
             return True
         single = len(holders) == 1 and entries(next(iter(holders.values()))) is not None
@@ -273,6 +283,11 @@ class Walk:
 
 
 WEIGHTS: Mapping[str, Role] = {"model": "parameter", "ema": "parameter", "tensors": "tensor"}
+
+
+def has_module(items: Iterable[object]) -> bool:
+    """True where one of these is a module that was saved whole."""
+    return any(module_parts(item) is not None for item in items)
 
 
 def with_requires_grad(

@@ -74,13 +74,19 @@ MODEL_NAMES = (
     "model_weights",
     "net_state_dict",
     "student",
+    "model_state_dicts",
+    "state_dicts",
+    "models",
+    "nets",
+    "networks",
+    "modules",
 )
 # What has fewer elements than this share of the largest part is no model beside it.
 SMALL = 0.1
 
 # What `state_dict()` calls a tensor: a module's path and a name, or that of a lone layer.
 PARAMETER_NAME = re.compile(r"\A(?:(?:[^.\s/]+\.)+[^\W\d]\w*|weight(?:_\w+)?)\Z")
-AVERAGED = re.compile(r"(?:^|[._])(?:ema|averaged?|swa)(?:[._]|$)")
+AVERAGED = re.compile(r"(?:^|[._])(?:ema|averaged?|swa|shadow)(?:[._]|$)")
 AUXILIARY = re.compile(r"loss|criterion|metric")
 TEACHER = re.compile(r"(?:^|[._])teacher(?:[._]|$)")
 
@@ -141,21 +147,34 @@ def role_of(name: str, value: object, tensors: Tensors) -> str:
         return "ema"
     if AUXILIARY.search(lower):
         return "other"
-    if module_parts(value) is not None or (mapping and is_model_name(name)):
+    if module_parts(value) is not None:
+        return "model"
+    if is_model_name(name) and (mapping or is_list_of_weights(value, tensors)):
         return "model"
     return "model" if mapping and is_flat(mapping, tensors) else "other"
 
 
+def is_list_of_weights(value: object, tensors: Tensors) -> bool:
+    """True for `[net.state_dict() for net in nets]`, and for nothing beside such."""
+    mappings = [mapping_of(item) for item in items_of(value) or ()]
+    return bool(mappings) and all(each and is_flat(each, tensors) for each in mappings)
+
+
 def training_role(lower: str, mapping: Mapping[Any, object]) -> str | None:
     """What only training needs: an optimizer, a scheduler or a scaler; None for anything else."""
-    for key, role in TRAINING_KEYS.items():
-        if key in mapping:
+    for keys, role in TRAINING_KEYS.items():
+        if all(key in mapping for key in keys):
             return role
     return next((role for part, role in TRAINING_NAMES.items() if part in lower), None)
 
 
-# What the state of each has, as torch writes it; and what it is called.
-TRAINING_KEYS = {"param_groups": "optimizer", "last_epoch": "scheduler", "growth_factor": "scaler"}
+# What the state of each has, as torch and fastai write it; and what it is called.
+TRAINING_KEYS = {
+    ("param_groups",): "optimizer",
+    ("state", "hypers"): "optimizer",
+    ("last_epoch",): "scheduler",
+    ("growth_factor",): "scaler",
+}
 TRAINING_NAMES = {"optim": "optimizer", "scheduler": "scheduler", "scaler": "scaler"}
 
 
