@@ -12,6 +12,7 @@ from modtool.plan import Form, cast, notes_of, plan_conversion, shrink, tied
 from modtool.write import write
 
 Saved = Mapping[str, torch.Tensor]
+BASE = torch.arange(10_000.0).reshape(100, 100)
 
 
 def written(saved: Saved, folder: Path, to: Form, *edits: object) -> Path:
@@ -42,6 +43,44 @@ def test_views_of_several_widths_are_cut_down_where_each_can_begin(tmp_path: Pat
     }
     sizes = {name: tensor.untyped_storage().nbytes() for name, tensor in found.items()}
     assert sizes == {"bytes": 12, "words": 12, "apart": 6, "halves": 6}
+
+
+def test_what_lies_scattered_over_a_storage_is_put_together(tmp_path: Path) -> None:
+    saved = {
+        "columns": BASE[:, :10],
+        "tied": BASE[:, :10],
+        "others": BASE[:, 50:60],
+        "conjugate": torch.complex(BASE, BASE).conj()[:, 3],
+    }
+    found = torch.load(written(saved, tmp_path, "state_dict", shrink), weights_only=True)
+    for name, tensor in saved.items():
+        assert torch.equal(found[name], tensor), name
+    sizes = {name: tensor.untyped_storage().nbytes() for name, tensor in found.items()}
+    assert sizes == {"columns": 4000, "tied": 4000, "others": 4000, "conjugate": 800}
+    assert found["columns"].data_ptr() == found["tied"].data_ptr()
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "nbytes"),
+    [
+        (BASE[:, :10], BASE[5:7, :20], 4 * 9910),
+        (BASE[:, ::2], BASE[:, 1::2], 4 * 10_000),
+        (BASE.T, BASE.T, 4 * 10_000),
+        (BASE[:1, :1].expand(100, 100), BASE[:1, :1], 4),
+    ],
+    ids=["overlapping", "between each other", "turned", "expanded"],
+)
+def test_a_storage_is_kept_together_where_that_shares_or_takes_less(
+    tmp_path: Path, left: torch.Tensor, right: torch.Tensor, nbytes: int
+) -> None:
+    saved = {"left": left, "right": right}
+    found = torch.load(written(saved, tmp_path, "state_dict", shrink), weights_only=True)
+    assert found["left"].untyped_storage().nbytes() == nbytes
+    assert found["left"].stride() == left.stride()
+    apart = found["right"].data_ptr() - found["left"].data_ptr()
+    assert apart == right.data_ptr() - left.data_ptr()
+    for name, tensor in saved.items():
+        assert torch.equal(found[name], tensor), name
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64"])

@@ -1,11 +1,13 @@
 """Which storages a torch file gets, and where in them its tensors lie."""
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from modtool.plan import Plan, PlannedTensor, view_of
 from modtool.plan.views import has_data, math_bits
 from modtool.records import DTYPES, Storage, TensorInfo, contiguous_stride
+from modtool.sharing import share
 from modtool.write.payload import Payload, cut, payload_of, swap_size, whole_storage
 
 __all__ = ["Placement", "Record", "placements"]
@@ -29,6 +31,7 @@ class Placement:
 
 
 Key = tuple[str | None, str]
+Span = tuple[int, int]
 
 
 def key_of(tensor: PlannedTensor) -> Key:
@@ -68,10 +71,12 @@ def place_group(plan: Plan, group: list[PlannedTensor]) -> Iterator[tuple[Key, P
         yield from cast_whole(storage, group)
         return
     kept = [tensor for tensor in group if not tensor.is_computed]
-    yield from place_kept(storage, kept, shrink=plan.shrink)
+    scattered = smaller_apart(kept) if plan.shrink else set()
+    together = [tensor for tensor in kept if key_of(tensor) not in scattered]
+    yield from place_kept(storage, together, shrink=plan.shrink)
     made: dict[object, Placement] = {}
     for tensor in group:
-        if tensor.is_computed:
+        if tensor.is_computed or key_of(tensor) in scattered:
             same = (view_of(tensor.source), tensor.dtype, tensor.fill and tensor.fill.scheme)
             yield key_of(tensor), made.setdefault(same, compact(tensor))
 
@@ -131,7 +136,7 @@ def place_kept(
     for tensor in group:
         size = DTYPES[tensor.source.dtype].bits // 8
         start = tensor.source.offset * size
-        span = next((span for span in spans if span[0] <= start < span[1]), None)
+        span = span_at(spans, start)
         if span is None:  # it has no elements
             yield key_of(tensor), compact(tensor)
         else:
@@ -139,7 +144,34 @@ def place_kept(
             yield key_of(tensor), Placement(records[span], offset, stride_of(tensor.source))
 
 
-def record_of(storage: Storage, span: tuple[int, int], tensor: PlannedTensor) -> Record:
+def smaller_apart(group: list[PlannedTensor]) -> set[Key]:
+    """The tensors that take less when each is written by itself than the span that they lie in."""
+    spans = spans_of([tensor.source for tensor in group])
+    inside: dict[Span, list[PlannedTensor]] = {}
+    for tensor in group:
+        start, end = extent(tensor.source)
+        span = span_at(spans, start)
+        if span is not None and start < end:
+            inside.setdefault(span, []).append(tensor)
+    return {
+        key_of(tensor)
+        for (start, end), tensors in inside.items()
+        if is_scattered([tensor.source for tensor in tensors], end - start)
+        for tensor in tensors
+    }
+
+
+def is_scattered(tensors: list[TensorInfo], room: int) -> bool:
+    """True when different views take less than `room` bytes, and none shares a part of another."""
+    views = [view_of(tensor) for tensor in tensors]
+    sizes = {view: tensor.nbytes for view, tensor in zip(views, tensors, strict=True)}
+    if sum(sizes.values()) >= room:
+        return False
+    pairs = zip(views, share(tensors).first, strict=True)
+    return all(first is None or views[first] == view for view, first in pairs)
+
+
+def record_of(storage: Storage, span: Span, tensor: PlannedTensor) -> Record:
     """The record of a storage, or of the part of it between two bytes."""
     start, end = span
     dtype = tensor.source.dtype
@@ -151,14 +183,14 @@ def record_of(storage: Storage, span: tuple[int, int], tensor: PlannedTensor) ->
     return Record(payload, tensor.location)
 
 
-def spans_of(tensors: Sequence[TensorInfo]) -> list[tuple[int, int]]:
+def spans_of(tensors: Sequence[TensorInfo]) -> list[Span]:
     """The bytes of a storage that its tensors reach over, those that touch taken together.
 
     Each begins where an element of any of the tensors can: places in it are counted in elements.
     """
     widest = max((DTYPES[tensor.dtype].bits // 8 for tensor in tensors), default=1)
     reached = [(start - start % widest, end) for start, end in map(extent, tensors) if start < end]
-    merged: list[tuple[int, int]] = []
+    merged: list[Span] = []
     for start, end in sorted(reached):
         if merged and start <= merged[-1][1]:
             merged[-1] = merged[-1][0], max(end, merged[-1][1])
@@ -167,7 +199,13 @@ def spans_of(tensors: Sequence[TensorInfo]) -> list[tuple[int, int]]:
     return merged
 
 
-def extent(tensor: TensorInfo) -> tuple[int, int]:
+def span_at(spans: list[Span], byte: int) -> Span | None:
+    """The one of sorted spans that a byte lies in."""
+    place = bisect_right(spans, byte, key=lambda span: span[0]) - 1
+    return spans[place] if place >= 0 and byte < spans[place][1] else None
+
+
+def extent(tensor: TensorInfo) -> Span:
     """First byte and the byte after the last of what a tensor reaches over."""
     size = DTYPES[tensor.dtype].bits // 8
     start = tensor.offset * size
