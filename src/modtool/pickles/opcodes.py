@@ -4,7 +4,6 @@ Names, arguments and stack effects are those of Python's `pickletools`.
 """
 
 import re
-import struct
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
@@ -124,14 +123,6 @@ def fresh(kind: Callable[[], object]) -> Callable[[Machine], None]:
         machine.stack.append(kind())
 
     return op_fresh
-
-
-def op_tuple3(machine: Machine) -> None:
-    items = machine.stack[-3:]
-    if len(items) != 3:
-        raise IndexError
-    machine.built += 1
-    machine.stack[-3:] = [tuple(items)]
 
 
 def op_list(machine: Machine) -> None:
@@ -302,20 +293,9 @@ def op_unknown(machine: Machine) -> None:
     raise CorruptFileError("unknown opcode")
 
 
-def struct_of(layout: str) -> Callable[[Machine], None]:
-    """An opcode whose argument is one number of a fixed layout."""
-    codec = struct.Struct(layout)
-
-    def op_number(machine: Machine) -> None:
-        machine.push(codec.unpack(machine.next(codec.size))[0])
-
-    return op_number
-
-
 NAMED: Mapping[bytes, Callable[[Machine], None]] = MappingProxyType(
     {
         b"I": op_int,
-        b"M": struct_of("<H"),
         b"L": op_long,
         b"\x8a": long_of_width(1),
         b"\x8b": long_of_width(4),
@@ -338,7 +318,6 @@ NAMED: Mapping[bytes, Callable[[Machine], None]] = MappingProxyType(
         b"e": op_appends,
         b"l": op_list,
         b")": constant(()),
-        b"\x87": op_tuple3,
         b"}": fresh(dict),
         b"d": op_dict,
         b"s": op_setitem,

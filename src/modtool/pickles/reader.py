@@ -13,6 +13,7 @@ from mmap import mmap
 from modtool.errors import CorruptFileError, UnsafeFileError
 from modtool.pickles.machine import ENDS_TOO_EARLY, Machine, Pickle
 from modtool.pickles.opcodes import OPCODES
+from modtool.pickles.phrases import read_tensor
 
 __all__ = ["Pickle", "read_pickle"]
 
@@ -26,6 +27,7 @@ OPCODES_OF_A_TENSOR = 300
 MAX_MARKS = 50_000
 
 unpack_count = struct.Struct("<I").unpack_from
+unpack_short = struct.Struct("<H").unpack_from
 unpack_integer = struct.Struct("<i").unpack_from
 unpack_float = struct.Struct(">d").unpack_from
 
@@ -109,12 +111,13 @@ def run(machine: Machine) -> Pickle:
 
     The opcodes that make up nine tenths of every checkpoint, and those of long lists of numbers,
     are written out here, in order of frequency, because a call for each would double the time;
-    the others are in `OPCODES`.
+    the others are in `OPCODES`. Where two marks follow each other, a tensor mostly begins.
     """
     data, position, stack = machine.data, machine.position, machine.stack
     memo, far = machine.memo, machine.far
     metastack, marks_flags = machine.metastack, machine.marks_flags
     memoizes = False
+    takes_phrases = machine.resolve is None and not marks_flags
     for _ in chain.from_iterable(rounds(machine)):
         machine.position = position
         opcode = data[position]
@@ -144,6 +147,11 @@ def run(machine: Machine) -> Pickle:
                 raise CorruptFileError(ENDS_TOO_EARLY)
             stack.append(text.decode("utf-8", "surrogatepass"))
         elif opcode == 0x28:  # MARK
+            if takes_phrases and data[position : position + 1] == b"(":
+                end = read_tensor(machine, position - 1)
+                if end:
+                    position = end
+                    continue
             if len(metastack) == MAX_MARKS:
                 raise UnsafeFileError("its object is nested too deeply")
             metastack.append(stack)
@@ -179,6 +187,12 @@ def run(machine: Machine) -> Pickle:
         elif opcode == 0x85:  # TUPLE1
             machine.built += 1
             stack[-1] = (stack[-1],)
+        elif opcode == 0x87:  # TUPLE3
+            machine.built += 1
+            stack[-3:] = [(stack[-3], stack[-2], stack[-1])]
+        elif opcode == 0x4D:  # BININT2
+            stack.append(unpack_short(data, position)[0])
+            position += 2
         elif opcode == 0x4A:  # BININT
             stack.append(unpack_integer(data, position)[0])
             position += 4
