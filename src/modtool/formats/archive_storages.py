@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from modtool.errors import CorruptFileError, DamagedFileError
-from modtool.formats.files import Reader
+from modtool.formats.files import Nearby, Reader
 from modtool.formats.zip_directory import Directory, member_range, read_member
 from modtool.notes import note
 from modtool.pickles.reader import Pickle
@@ -74,6 +74,10 @@ class ArchiveStorages:
     prefix: str = ""
     found: dict[str, Storage] = field(default_factory=dict)
     lost: bool = False
+    headers: Nearby = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.headers = Nearby(self.reader)
 
     def find(self, identifier: StorageId) -> Storage:
         """The storage that an id names, proved to have the size that the id says."""
@@ -117,4 +121,4 @@ class ArchiveStorages:
         if member is None:
             key = name.removeprefix(f"{self.folder}/").removesuffix(self.suffix)
             raise DamagedFileError(f"{self.reader.path}: storage {key} has no record")
-        return member_range(self.reader, member)
+        return member_range(self.headers, member)

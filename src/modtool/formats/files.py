@@ -10,7 +10,9 @@ from mmap import ACCESS_READ, mmap
 
 from modtool.errors import CorruptFileError, TargetError
 
-__all__ = ["Reader", "mapped", "open_reader"]
+__all__ = ["Nearby", "Reader", "mapped", "open_reader"]
+
+KEPT = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,33 @@ class Reader:
         """The last `length` bytes, or all of a shorter file."""
         length = min(length, self.size)
         return self.read(self.size - length, length)
+
+
+class Nearby:
+    """Reads small pieces of a file that lie near each other: what follows one is kept for the next.
+
+    It stands for its reader where pieces are read in the order of the file.
+    """
+
+    __slots__ = ("base", "begin", "kept", "path", "reader")
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+        self.path = reader.path
+        self.base = reader.base
+        self.begin = 0
+        self.kept = b""
+
+    def read(self, offset: int, length: int, what: str = "data") -> bytes:
+        """As `Reader.read`."""
+        at = offset - self.begin
+        if at < 0 or at + length > len(self.kept):
+            at = 0
+            self.kept = self.reader.read(
+                offset, max(length, min(KEPT, self.reader.size - offset)), what
+            )
+            self.begin = offset
+        return self.kept[at : at + length]
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from modtool.errors import CorruptFileError, DamagedFileError, TruncatedFileError, UnsafeFileError
-from modtool.formats.files import Reader
+from modtool.formats.files import Nearby, Reader
 from modtool.records import FileRange
 
 __all__ = [
@@ -231,7 +231,7 @@ def wide_numbers(
     raise CorruptFileError(f"{reader.path}: a member of 4 GiB without its ZIP64 sizes")
 
 
-def data_start(reader: Reader, member: Member) -> int:
+def data_start(reader: Reader | Nearby, member: Member) -> int:
     """Where the data of a member begins; the local header says how far its name reaches."""
     local = reader.read(member.header, LOCAL_LENGTHS.size, "a member's header")
     mark, name_length, extra_length = LOCAL_LENGTHS.unpack(local)
@@ -241,7 +241,7 @@ def data_start(reader: Reader, member: Member) -> int:
     return start
 
 
-def member_range(reader: Reader, member: Member) -> FileRange:
+def member_range(reader: Reader | Nearby, member: Member) -> FileRange:
     """Where in the file the bytes of a stored member lie."""
     start = data_start(reader, member)
     if member.encrypted or member.method != STORED:

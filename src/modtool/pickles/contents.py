@@ -3,7 +3,7 @@
 The object is walked once, bounded, and every tensor in it gets a section, a name and a role.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from modtool.errors import UnsafeFileError
@@ -11,7 +11,7 @@ from modtool.notes import first_names, note
 from modtool.pickles.display import key_text
 from modtool.pickles.extra_state import hook_notes
 from modtool.pickles.modules import Found, ModuleWalk, described, module_parts
-from modtool.pickles.places import Places, entries
+from modtool.pickles.places import FoundTensors, Places, entries
 from modtool.pickles.plain import breadth, items_of, mapping_of
 from modtool.pickles.roles import (
     buffer_names,
@@ -103,7 +103,7 @@ class Walk:
         mapping = entries(root)
         if mapping is None:
             return "checkpoint" if self.is_several(root) else "tensors"
-        if self.is_flat(mapping):
+        if self.is_flat(root):
             return "state_dict" if all(isinstance(key, str) for key in mapping) else "tensors"
         return "checkpoint"
 
@@ -125,13 +125,16 @@ class Walk:
         """True for what `state_dict()` of a model gives, as names and values tell."""
         self.places.spend(breadth(value))
         mapping = entries(value)
-        if mapping is None or not self.is_flat(mapping):
+        if mapping is None or not self.is_flat(value):
             return False
         names = [key for key in mapping if isinstance(key, str)]
         return len(names) == len(mapping) and any(map(is_parameter_name, names))
 
-    def is_flat(self, mapping: Mapping[object, object]) -> bool:
+    def is_flat(self, value: object) -> bool:
         """True for tensors by name or by number, and nothing nested that holds any more."""
+        if self.places.hold_tensors_alone(value):
+            return True
+        mapping = entries(value) or {}
         facts = self.places.tensors.facts
         others = [pair for pair in mapping.items() if facts(pair[1]) is None]
         nested = [item for key, item in others if not is_opaque(key)]
@@ -232,7 +235,7 @@ class Walk:
         if mapping is None:
             items = items_of(value) or ()
             return len(items) <= MAX_PARTS and has_module(items)
-        if self.is_flat(mapping) or self.role(name, value) in ("optimizer", "scheduler", "scaler"):
+        if self.is_flat(value) or self.role(name, value) in ("optimizer", "scheduler", "scaler"):
             return False
         holders = {key: item for key, item in mapping.items() if self.places.hold(item)}
         if has_module(holders.values()):
@@ -264,14 +267,13 @@ class Walk:
         self.take_all(self.places.of(value), section, role)
         self.values.keep(section or "", value)
 
-    def take_all(
-        self, places: Sequence[tuple[str, object]], section: str | None, role: str
-    ) -> None:
+    def take_all(self, places: FoundTensors, section: str | None, role: str) -> None:
         """Record tensors by name, as what they are in a section of this role."""
-        buffers = buffer_names([name for name, _ in places]) if role in WEIGHTS else ()
+        buffers = buffer_names([name for name, *_ in places]) if role in WEIGHTS else ()
         usual = WEIGHTS.get(role, "state")
-        for name, item in places:
-            self.take(Found(name, item, "buffer" if name in buffers else usual), section)
+        for name, item, facts in places:
+            kind = "buffer" if name in buffers else usual
+            self.take(Found(name, item, kind, facts=facts), section)
 
     def take(self, found: Found, section: str | None) -> None:
         """Record one tensor."""

@@ -13,7 +13,7 @@ from modtool.pickles.optimizers import saved_optimizer
 from modtool.pickles.plain import CONTAINERS, attributes_of, breadth, items_of, mapping_of
 from modtool.pickles.quantized_modules import SCRIPT_OBJECT, IsTensor, packed_entries
 from modtool.pickles.symbols import Call, Global, PersistentId
-from modtool.pickles.torch_objects import Tensors
+from modtool.pickles.torch_objects import TensorFacts, Tensors
 
 __all__ = ["Places", "entries"]
 
@@ -30,7 +30,8 @@ FREE_STEPS = 500_000
 LEAVES = frozenset({str, int, float, bool, bytes, bytearray, type(None), Global})
 
 Named = list[tuple[str, object]]
-NOBODY: list[int] = []  # asks for the parents of a tensor
+FoundTensors = list[tuple[str, object, TensorFacts]]
+"""The path, the symbol and the facts of each tensor that a walk came upon."""
 
 
 class Places:
@@ -45,6 +46,7 @@ class Places:
         self.characters = FREE_CHARACTERS // among + budget // 8
         self.names = FREE_NAMES // among
         self.holders: set[int] = set()
+        self.direct: dict[int, int] = {}  # how many tensors lie in a holder itself
         self.made_containers: set[int] = set()  # calls that make a container
         self.open: set[int] = set()
         self.cyclic: list[str] = []
@@ -57,6 +59,7 @@ class Places:
     def explore(self, root: object) -> None:
         """Look into everything that can be reached, and find what holds a tensor."""
         facts = self.tensors.facts
+        tensors: set[int] = set()
         parents: dict[int, list[int]] = {id(root): []}
         pending = [(root, 0)] if facts(root) is None else []
         while pending:
@@ -71,20 +74,22 @@ class Places:
             if type(value) is Call:
                 self.made_containers.add(key)
                 self.number(value)
+            held = 0
             for _, item in children:
-                known = parents.get(id(item))
                 if facts(item) is not None:
-                    self.holders.add(key)
-                    if known is None:
-                        self.names += NAMES_OF_A_TENSOR
-                        parents[id(item)] = NOBODY
+                    tensors.add(id(item))
+                    held += 1
                 elif type(item) is PersistentId:
                     continue  # of no storage: it holds nothing
-                elif known is None:
+                elif id(item) in parents:
+                    parents[id(item)].append(key)
+                else:
                     parents[id(item)] = [key]
                     pending.append((item, depth + 1))
-                else:
-                    known.append(key)
+            if held:
+                self.holders.add(key)
+                self.direct[key] = held
+        self.names += NAMES_OF_A_TENSOR * len(tensors)
         self.spread(parents)
 
     def number(self, value: Call) -> None:
@@ -119,21 +124,28 @@ class Places:
         """True for the symbol of a tensor."""
         return self.tensors.facts(value) is not None
 
+    def hold_tensors_alone(self, value: object) -> bool:
+        """True for a dict of tensors and nothing else."""
+        held = self.direct.get(id(value))
+        return held is not None and len(mapping_of(value) or ()) == held
+
     def is_container(self, value: object) -> bool:
         """True for what has parts, or could have."""
         return isinstance(value, CONTAINERS) or id(value) in self.made_containers
 
-    def of(self, value: object, path: str = "") -> Named:
+    def of(self, value: object, path: str = "") -> FoundTensors:
         """Every tensor inside a value, with the dotted path that leads to it."""
-        found: Named = []
-        if self.tensors.facts(value) is not None:
-            self.take(path, value, found)
+        found: FoundTensors = []
+        facts = self.tensors.facts(value)
+        if facts is not None:
+            self.take_name(path)
+            found.append((path, value, facts))
         elif id(value) in self.holders:
             self.look_into(value, path, found)
         return found
 
-    def look_into(self, value: object, path: str, found: Named) -> None:
-        """Take the tensors inside something that holds some."""
+    def look_into(self, value: object, path: str, found: FoundTensors) -> None:
+        """Add the tensors inside something that holds some."""
         if id(value) in self.open:
             self.take_cycle(path)
             return
@@ -143,16 +155,13 @@ class Places:
         self.spend(breadth(value))
         prefix = f"{path}." if path else ""
         for key, item in children_of(value, self.is_tensor, self.numbers.get(id(value))) or ():
-            if self.tensors.facts(item) is not None:
-                self.take(prefix + key, item, found)
+            facts = self.tensors.facts(item)
+            if facts is not None:
+                self.take_name(prefix + key)
+                found.append((prefix + key, item, facts))
             elif id(item) in self.holders:
                 self.look_into(item, prefix + key, found)
         self.open.discard(id(value))
-
-    def take(self, path: str, value: object, found: Named) -> None:
-        """Take one tensor."""
-        self.take_name(path)
-        found.append((path, value))
 
     def take_cycle(self, path: str) -> None:
         """Record a place where a value lies inside itself; it is walked once."""

@@ -55,7 +55,7 @@ class Values:
             self.places.take_cycle(path)
             return
         self.display.left -= 1 + len(path) // COST_OF_TEXT
-        if self.display.left >= 0:
+        if self.display.left >= 0 and not self.places.hold_tensors_alone(value):
             self.keep_parts(path, value)
         if self.display.left < 0:
             self.give_up()
@@ -81,12 +81,10 @@ class Values:
             self.put(path, {})
         self.open.add(id(value))
         prefix = f"{path}." if path else ""
-        facts = self.places.tensors.facts
         for key, item in children.items():
             if self.display.left < 0:
                 break
-            if facts(item) is None:
-                self.keep(prefix + key_text(key), item)
+            self.keep(prefix + key_text(key), item)
         self.open.discard(id(value))
 
     def put(self, path: str, shown: object) -> None:
