@@ -1,5 +1,6 @@
 """What `weights_only=True` makes of a file, against torch itself."""
 
+import _compat_pickle
 import argparse
 import collections
 import datetime
@@ -243,6 +244,80 @@ def test_modules_that_need_no_import_come_with_torch() -> None:
         for each in pkgutil.iter_modules(room.__path__, f"{room.__name__}."):
             if not each.ispkg:
                 assert bool(KNOWN.fullmatch(each.name)) is (each.name in brought), each.name
+
+
+PYTHON_2 = (
+    *_compat_pickle.NAME_MAPPING,
+    *(("Cookie", "SimpleCookie"), ("HTMLParser", "HTMLParser"), ("StringIO", "StringIO")),
+    *(("cPickle", "Unpickler"), ("httplib", "HTTPException"), ("thread", "RLock")),
+    *(("urllib2", "Request"), ("urlparse", "ParseResult"), ("_abcoll", "Sized")),
+)
+
+
+def test_names_of_python_2_are_allowed_under_the_names_in_the_file(tmp_path: Path) -> None:
+    paths = [
+        archived(tmp_path / f"{module}.{name}.pth", write_pickle([Global(module, name)]))
+        for module, name in PYTHON_2
+    ]
+    never = [path.stem for path in paths if not verdict_of(path).possible]
+    assert never == ["__builtin__.intern"]  # in `sys`, which is always blocked
+    assert pasted(path for path in paths if path.stem not in never) == []
+
+
+def test_what_python_3_saves_under_names_of_python_2(tmp_path: Path) -> None:
+    values = {
+        "error": ValueError("x"),
+        "missing": FileNotFoundError("x"),
+        "union": int | str,
+        "function": functools.reduce,
+    }
+    paths = saved(tmp_path, values)
+    assert verdict_of(paths[0]).needed == ("(ValueError, 'exceptions.ValueError')",)
+    assert verdict_of(paths[3]).needed == ("(functools.reduce, 'functools.reduce')",)
+    assert pasted(paths) == []
+
+
+def renamed(path: Path, names: Mapping[str, str]) -> Path:
+    """The same file with other names in its pickle."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            if name.endswith("/data.pkl"):
+                for old, new in names.items():
+                    assert old.encode() in data
+                    data = data.replace(old.encode(), new.encode())
+            archive.writestr(name, data)
+    return path
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_quantized_models_as_torch_1_names_their_classes(tmp_path: Path) -> None:
+    ao: Any = torch.ao.quantization
+    plain = nn.Sequential(ao.QuantStub(), nn.Conv2d(2, 2, 1), nn.ReLU(), ao.DeQuantStub()).eval()
+    plain.qconfig = ao.get_default_qconfig("fbgemm")
+    prepared = ao.prepare(ao.fuse_modules(plain, [["1", "2"]]))
+    prepared(torch.ones(1, 2, 3, 3))
+    values = {
+        "dynamic": ao.quantize_dynamic(nn.Sequential(nn.Linear(2, 2), nn.LSTM(2, 2))),
+        "static": ao.convert(prepared),
+        "observers": [ao.QuantStub(), ao.HistogramObserver(), ao.FakeQuantize()],
+    }
+    dynamic, static, observers = saved(tmp_path, values)
+    for path in (dynamic, static):
+        renamed(path, {"torch.ao.nn.": "torch.nn."})
+    renamed(observers, {"torch.ao.quantization.": "torch.quantization."})
+    name = "torch.nn.quantized.dynamic.modules.linear.Linear"
+    assert f"({name}, '{name}')" in verdict_of(dynamic).needed
+    assert pasted([dynamic, static, observers]) == []
+
+
+def test_what_lies_in_torch_itself_is_allowed_with_its_name(tmp_path: Path) -> None:
+    names = ("sigmoid", "tanh", "relu", "contiguous_format", "preserve_format", "strided")
+    found = write_pickle([Global("torch", name) for name in names])
+    path = archived(tmp_path / "x.pth", found)
+    assert verdict_of(path).needed == tuple(f"(torch.{name}, 'torch.{name}')" for name in names)
+    assert pasted([path]) == []
 
 
 SAVING = """

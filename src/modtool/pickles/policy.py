@@ -10,14 +10,19 @@ from collections.abc import Iterable
 from modtool.pickles.symbols import Global
 from modtool.records import DTYPES, Severity
 
-__all__ = ["imported_name", "in_module", "severity_of", "words"]
+__all__ = ["imported", "imported_name", "in_module", "severity_of", "words"]
 
 
 # -- names ---------------------------------------------------------------------------------------
 
 
 def imported_name(symbol: Global, protocol: int) -> str:
-    """The qualified name that a real load imports: below protocol 3, Python 2's names are mapped.
+    """The qualified name that a real load imports."""
+    return ".".join(imported(symbol, protocol))
+
+
+def imported(symbol: Global, protocol: int) -> tuple[str, str]:
+    """Module and name that a real load imports: below protocol 3, Python 2's names are mapped.
 
     Source: `Unpickler.find_class` and `_compat_pickle` of Python 3.11.
     """
@@ -26,9 +31,9 @@ def imported_name(symbol: Global, protocol: int) -> str:
 
         known = NAME_MAPPING.get((symbol.module, symbol.name))
         if known is not None:
-            return f"{known[0]}.{known[1]}"
-        return f"{IMPORT_MAPPING.get(symbol.module, symbol.module)}.{symbol.name}"
-    return symbol.qualified
+            return known
+        return IMPORT_MAPPING.get(symbol.module, symbol.module), symbol.name
+    return symbol.module, symbol.name
 
 
 def severity_of(name: str, *, called: bool = True) -> Severity:

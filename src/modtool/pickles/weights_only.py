@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from modtool.pickles.machine import Pickle
-from modtool.pickles.policy import REBUILDS, SCHEMES, in_module
+from modtool.pickles.policy import PATHS, REBUILDS, SCHEMES, imported, in_module
 from modtool.pickles.symbols import ABSENT, Call, Global, PersistentId
 from modtool.records import DTYPES
 
@@ -145,6 +145,8 @@ NAME_MAPPING: Mapping[tuple[str, str], str] = MappingProxyType(
         ("__builtin__", "unichr"): "builtins.chr",
         ("__builtin__", "unicode"): "builtins.str",
         ("__builtin__", "long"): "builtins.int",
+        ("__builtin__", "basestring"): "builtins.str",
+        ("exceptions", "StandardError"): "builtins.Exception",
         ("itertools", "izip"): "builtins.zip",
         ("itertools", "imap"): "builtins.map",
         ("itertools", "ifilter"): "builtins.filter",
@@ -193,8 +195,6 @@ KNOWN = re.compile(
     r"|torch\.nn\.(?:functional|parameter|modules\.(?!linear_cross_entropy\Z)\w+)|torch\.optim\.\w+"
 )
 DICTS = frozenset({"collections.OrderedDict", "collections.Counter"})
-# numpy's own functions say another `__module__` than the file, from release to release.
-RENAMED = "numpy.core.", "numpy._core."
 # `torch.optim` deletes the names of these modules once their classes are imported.
 OPTIMIZER = re.compile(r"\Atorch\.optim\.(?!lr_scheduler\.|swa_utils\.)\w+\.(?=[A-Z]\w*\Z)")
 # The functions of these names hide their modules, which `sys.modules` alone still has.
@@ -202,8 +202,49 @@ HIDDEN = re.compile(
     r"\A(torch\.(?:nn\.utils\.(?:weight_norm|spectral_norm)|nn\.parallel\.data_parallel"
     r"|export\.unflatten))\.(?=\w+\Z)"
 )
-# Constants know no module of their own: `add_safe_globals` takes them with a name.
-CONSTANTS = frozenset({"builtins.Ellipsis", "builtins.NotImplemented"})
+# What `add_safe_globals` needs the name of, since the object says another one than the file, or
+# none: functions of C, constants, what moves from release to release of numpy and Python, and what
+# torch 1.12 and older name otherwise.
+NAMED = re.compile(
+    r"builtins\.(?:Ellipsis|NotImplemented)|functools\.reduce|io\.\w+|pathlib\.\w+"
+    r"|numpy\.(?:core|_core|ma|rec|matrixlib)\..*|numpy\.(?:recarray|record)"
+    r"|torch\.[a-z_]\w*"
+    r"|torch\.(?:nn\.(?:intrinsic|qat|quantizable|quantized)|quantization)\..*"
+)
+PLACEMENTS = "Partial Placement Replicate Shard _StridedShard"
+# Where today's Python and torch have what older or newer ones name otherwise.
+MOVED: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        f"{old}.{name}": (new, name)
+        for old, new, names in (
+            ("pathlib._local", "pathlib", PATHS),
+            ("torch.distributed._tensor.api", "torch.distributed.tensor", "DTensor"),
+            ("torch.distributed.tensor._api", "torch.distributed.tensor", "DTensor"),
+            (
+                "torch.distributed._tensor.placement_types",
+                "torch.distributed.tensor.placement_types",
+                PLACEMENTS,
+            ),
+            (
+                "torch.distributed._tensor.placement_types",
+                "torch.distributed.tensor._dtensor_spec",
+                "DTensorSpec TensorMeta",
+            ),
+            (
+                "torch.distributed._tensor.device_mesh",
+                "torch.distributed.device_mesh",
+                "DeviceMesh",
+            ),
+        )
+        for name in names.split()
+    }
+    | {
+        "torch.distributed._tensor.placement_types._Partial": (
+            "torch.distributed.tensor.placement_types",
+            "Partial",
+        )
+    }
+)
 
 
 # -- the rules -------------------------------------------------------------------------------------
@@ -254,9 +295,9 @@ def obstacles(pickle: Pickle) -> Iterator[Obstacle]:
     if pickle.latin:
         yield Obstacle("text of Python 2 that is not UTF-8: load it with encoding='latin1'")
     for symbol in pickle.globals:
-        yield from obstacle_of_global(symbol)
+        yield from obstacle_of_global(symbol, pickle.protocol)
     for call in pickle.calls:
-        yield from obstacles_of_call(call)
+        yield from obstacles_of_call(call, pickle.protocol)
     for identifier in pickle.persistent_ids:
         found = obstacle_of_persistent_id(identifier)
         if found is not None:
@@ -269,7 +310,7 @@ def mapped(symbol: Global) -> str:
     return known or f"{IMPORT_MAPPING.get(symbol.module, symbol.module)}.{symbol.name}"
 
 
-def obstacle_of_global(symbol: Global) -> Iterator[Obstacle]:
+def obstacle_of_global(symbol: Global, protocol: int) -> Iterator[Obstacle]:
     """A name that is not allowed, or that never can be."""
     name = mapped(symbol)
     module = name.rpartition(".")[0] if "." not in symbol.name else symbol.module
@@ -280,31 +321,54 @@ def obstacle_of_global(symbol: Global) -> Iterator[Obstacle]:
         if home != "torch":
             yield Obstacle(f"{home} must be imported first", module=home)
     elif name not in ALLOWED:
-        yield not_allowed(name, "torch.optim" if OPTIMIZER.match(name) else module)
+        yield not_allowed(name, place_of(symbol, protocol))
 
 
-def not_allowed(name: str, module: str) -> Obstacle:
-    """A name that would have to be added."""
-    needed = "" if KNOWN.fullmatch(module) else module
-    return Obstacle(f"{name} is not an allowed global", expression(name), needed)
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where today's Python and torch have an object."""
+
+    module: str
+    name: str
+
+    @property
+    def qualified(self) -> str:
+        return f"{self.module}.{self.name}"
+
+    @property
+    def expression(self) -> str:
+        """The Python that stands for the object, once its module is imported."""
+        if HIDDEN.match(self.qualified):
+            return f'__import__("sys").modules["{self.module}"].{self.name}'
+        return OPTIMIZER.sub("torch.optim.", self.qualified).removeprefix("builtins.")
 
 
-def expression(name: str) -> str:
-    """What stands for a global in the list of `add_safe_globals`."""
-    if name.startswith(RENAMED):
-        return f"({name}, {name!r})"
-    if name in CONSTANTS:
-        return f"({name.removeprefix('builtins.')}, {name!r})"
-    if HIDDEN.match(name):
-        return HIDDEN.sub(r'__import__("sys").modules["\1"].', name)
-    return OPTIMIZER.sub("torch.optim.", name).removeprefix("builtins.")
+def place_of(symbol: Global, protocol: int) -> Place:
+    """Where a global of a pickle is found."""
+    module, name = imported(symbol, protocol)
+    return Place(*MOVED.get(f"{module}.{name}", (module, name)))
 
 
-def obstacles_of_call(call: Call) -> Iterator[Obstacle]:
+def not_allowed(name: str, place: Place, *, named: bool = True) -> Obstacle:
+    """A class or function that would have to be added.
+
+    Args:
+        name: What it is called in the file.
+        place: Where it is.
+        named: True when it is looked up by this name; False when it is compared as it is.
+    """
+    needed = place.expression
+    if named and (NAMED.fullmatch(name) or place.qualified != name):
+        needed = f"({needed}, {name!r})"
+    module = "" if KNOWN.fullmatch(place.module) else place.module
+    return Obstacle(f"{name} is not an allowed global", needed, module)
+
+
+def obstacles_of_call(call: Call, protocol: int) -> Iterator[Obstacle]:
     """What is wrong with one call and what is put into its result."""
     function = call.function
     if not isinstance(function, Global):
-        yield from obstacle_of_result(function)
+        yield from obstacle_of_result(function, protocol)
         return
     name = mapped(function)
     if call.appended is not None:
@@ -315,13 +379,15 @@ def obstacles_of_call(call: Call) -> Iterator[Obstacle]:
         yield from obstacle_of_state(call, name)
 
 
-def obstacle_of_result(function: object) -> Iterator[Obstacle]:
+def obstacle_of_result(function: object, protocol: int) -> Iterator[Obstacle]:
     """A call of what another call returns: an inner class fetched by `getattr`, or worse."""
     match function:
         case Call(function=Global() as getter, arguments=(Global() as outer, str(inner))) if (
             mapped(getter) == "builtins.getattr"
         ):
-            yield not_allowed(f"{mapped(outer)}.{inner}", outer.module)
+            place = place_of(outer, protocol)
+            inside = Place(place.module, f"{place.name}.{inner}")
+            yield not_allowed(f"{mapped(outer)}.{inner}", inside, named=False)
         case _:
             yield Obstacle("it calls what another call returns", possible=False)
 
