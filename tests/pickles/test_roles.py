@@ -35,6 +35,10 @@ def optimizer() -> dict[str, object]:
     return made.state_dict()
 
 
+def parameters() -> list[nn.Parameter]:
+    return list(nn.Linear(3, 2).parameters())
+
+
 def scheduler() -> dict[str, object]:
     sgd = torch.optim.SGD(model().parameters())
     return torch.optim.lr_scheduler.StepLR(sgd, 1).state_dict()
@@ -286,6 +290,18 @@ CASES: Mapping[str, Case] = {
         },
         {"shadow_params": "model"},
     ),
+    "3D Gaussian Splatting": (
+        lambda: ((3, *parameters(), torch.ones(2), optimizer(), 5.0), 30_000),
+        {"0": "model", "0.3": "other", "0.4": "optimizer"},
+    ),
+    "parameters in a list": (
+        lambda: [*parameters(), optimizer()],
+        {"": "model", "2": "optimizer"},
+    ),
+    "the state of optimizers in a list": (
+        lambda: {"net": weights(), "opts": [optimizer(), optimizer()]},
+        {"net": "model", "opts.0": "optimizer", "opts.1": "optimizer"},
+    ),
     "detectron2": (
         lambda: {
             "model": weights(),
@@ -393,6 +409,16 @@ def test_nets_in_a_list_are_counted_together(tmp_path: Path) -> None:
     ]
     totals = totals_of(found.model_tensors)
     assert (totals.total, totals.buffers) == (12 + 620, 5)
+
+
+def test_the_parameters_in_a_list_are_counted_without_what_lies_beside(tmp_path: Path) -> None:
+    make, _ = CASES["3D Gaussian Splatting"]
+    found = opened(tmp_path / "x.pth", make())
+    assert [(tensor.name, tensor.full_name, tensor.numel) for tensor in found.model_tensors] == [
+        ("1", "0.1", 6),
+        ("2", "0.2", 2),
+    ]
+    assert (found.values["0.0"], found.values["1"]) == (3, 30_000)
 
 
 def test_each_of_two_nets_has_a_tree_and_figures_of_its_own(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 The object is walked once, bounded, and every tensor in it gets a section, a name and a role.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from modtool.errors import UnsafeFileError
@@ -110,16 +110,23 @@ class Walk:
     def is_several(self, root: object) -> bool:
         """True for a list or tuple of parts, `[model, optimizer]` or `(state_dict, epoch)`.
 
-        Several state_dicts alone are no parts: they may be the layers of one model.
+        So is what holds such a list: `((parameter, optimizer, 5.0), epoch)`. Several state_dicts
+        alone are no parts: they may be the layers of one model.
         """
         items = items_of(root) or ()
         if len(items) > MAX_PARTS:
             return False
-        parts = (
+        inner = [root, *(item for item in items if entries(item) is None)]
+        return any(map(self.has_parts, inner)) or sum(map(self.is_weights, items)) == 1
+
+    def has_parts(self, value: object) -> bool:
+        """True for a list with a module in it, or the state of an optimizer."""
+        items = items_of(value) or ()
+        self.places.spend(breadth(value))
+        return len(items) <= MAX_PARTS and any(
             module_parts(item) is not None or "param_groups" in (entries(item) or ())
             for item in items
         )
-        return any(parts) or sum(map(self.is_weights, items)) == 1
 
     def is_weights(self, value: object) -> bool:
         """True for what `state_dict()` of a model gives, as names and values tell."""
@@ -151,11 +158,15 @@ class Walk:
         self.places.spend(breadth(value))
         mapping = entries(value) or dict(enumerate(items_of(value) or ()))
         whole = "param_groups" in mapping  # an optimizer's state_dict, and nothing else
-        own = {} if path or whole else self.own_tensors(mapping)
+        own: Mapping[object, object] = {}
+        if entries(value) is None:
+            own = self.trained(mapping)
+        elif not path and not whole:
+            own = self.own_tensors(mapping)
         for key, item in mapping.items():
             if key in own:
                 if key == next(iter(own)):
-                    self.at_root(own, mapping)
+                    self.take_own(own, mapping, path)
                 continue
             name = f"{path}.{key_text(key)}" if path else key_text(key)
             if not self.places.hold(item):
@@ -168,14 +179,19 @@ class Walk:
                 self.section(item, name, role)
         self.open.discard(id(value))
 
-    def own_tensors(self, mapping: Mapping[object, object]) -> dict[str, object]:
+    def trained(self, mapping: Mapping[object, object]) -> dict[object, object]:
+        """The parameters in a list, as 3D Gaussian Splatting has them beside their optimizer."""
+        facts = {key: self.places.tensors.facts(item) for key, item in mapping.items()}
+        return {key: mapping[key] for key, fact in facts.items() if fact and fact.requires_grad}
+
+    def own_tensors(self, mapping: Mapping[object, object]) -> dict[object, object]:
         """What lies at the root as a state_dict has it, beside an optimizer, say; else nothing."""
-        own = {
+        own: dict[object, object] = {
             key: item
             for key, item in mapping.items()
             if isinstance(key, str) and self.is_own(key, item)
         }
-        return own if any(map(is_parameter_name, own)) else {}
+        return own if any(is_parameter_name(key_text(key)) for key in own) else {}
 
     def is_own(self, key: str, item: object) -> bool:
         """True for an entry of a state_dict: a tensor, or what a module keeps several in."""
@@ -183,17 +199,21 @@ class Walk:
             return True
         return is_opaque(key) and self.places.hold(item)
 
-    def at_root(self, own: Mapping[str, object], mapping: Mapping[object, object]) -> None:
-        """Take the root's own tensors: the model, unless a part beside them is called so."""
+    def take_own(
+        self, own: Mapping[object, object], mapping: Mapping[object, object], path: str
+    ) -> None:
+        """Take tensors that lie beside the parts: the model, unless a part is called so."""
         named = any(
             is_model_name(key_text(key)) and self.places.hold(item)
             for key, item in mapping.items()
             if key not in own
         )
         role = "other" if named else "model"
-        self.sections.append(Section(ROOT, role))
-        places = [place for key, item in own.items() for place in self.places.of(item, key)]
-        self.take_all(places, ROOT, role)
+        self.sections.append(Section(path or ROOT, role))
+        places = [
+            place for key, item in own.items() for place in self.places.of(item, key_text(key))
+        ]
+        self.take_all(places, path or ROOT, role)
 
     def without_tensors(self, name: str, value: object, whole: bool) -> None:
         """Take plain values; a scheduler's are a section of their own."""
@@ -226,19 +246,20 @@ class Walk:
     def is_divided(self, name: str, value: object) -> bool:
         """True for what is no section itself but holds some: one part, or a known name.
 
-        So is what holds modules, each of which has a tree of its own; and no list of anything else.
+        So is what holds modules, each of which has a tree of its own, and a list of parts.
         """
         self.places.spend(breadth(value))
         if module_parts(value) is not None:
             return False
         mapping = entries(value)
-        if mapping is None:
-            items = items_of(value) or ()
-            return len(items) <= MAX_PARTS and has_module(items)
-        if self.is_flat(value) or self.role(name, value) in ("optimizer", "scheduler", "scaler"):
+        if mapping is not None and self.is_flat(value):
             return False
+        if self.role(name, value) in ("optimizer", "scheduler", "scaler"):
+            return False
+        if mapping is None:
+            return self.has_parts(value)
         holders = {key: item for key, item in mapping.items() if self.places.hold(item)}
-        if has_module(holders.values()):
+        if any(module_parts(item) is not None for item in holders.values()):
             return True
         if any(self.is_part(key_text(key), item) for key, item in holders.items()):
             return True
@@ -285,11 +306,6 @@ class Walk:
 
 
 WEIGHTS: Mapping[str, Role] = {"model": "parameter", "ema": "parameter", "tensors": "tensor"}
-
-
-def has_module(items: Iterable[object]) -> bool:
-    """True where one of these is a module that was saved whole."""
-    return any(module_parts(item) is not None for item in items)
 
 
 def with_requires_grad(
