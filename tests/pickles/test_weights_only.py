@@ -322,11 +322,13 @@ def test_what_lies_in_torch_itself_is_allowed_with_its_name(tmp_path: Path) -> N
 
 SAVING = """
 import torch, torch.distributed as dist
-from torch.distributed.tensor import Replicate, Shard, distribute_tensor, init_device_mesh
+from torch.distributed.tensor import Partial, Replicate, Shard
+from torch.distributed.tensor import DTensor, distribute_tensor, init_device_mesh
 dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
 mesh = init_device_mesh("cpu", (1, 1), mesh_dim_names=("a", "b"))
 shared = distribute_tensor(torch.ones(4, 3), mesh, [Shard(0), Replicate()])
-torch.save({"x": shared}, "shared.pth")
+partial = DTensor.from_local(torch.ones(2, 2), mesh, [Partial(), Replicate()])
+torch.save({"x": shared, "y": partial}, "shared.pth")
 parts = [torch.ones(2, 3), torch.ones(1, 3)]
 torch.save({"x": torch.nested.nested_tensor(parts, layout=torch.jagged)}, "jagged.pth")
 """
@@ -361,10 +363,34 @@ def test_modules_of_torch_whose_import_is_all_that_is_needed(tmp_path: Path) -> 
     )
     assert ran.stdout.splitlines() == [
         "shared.pth True",
-        "shared.pth ['x']",
+        "shared.pth ['x', 'y']",
         "jagged.pth True",
         "jagged.pth ['x']",
     ]
+
+
+DTENSORS = {
+    "torch.distributed.tensor\nDTensor": "torch.distributed._tensor.api\nDTensor",
+    "tensor.placement_types\nPartial": "_tensor.placement_types\n_Partial",
+    "tensor.placement_types\nShard": "_tensor.placement_types\nShard",
+    "tensor.placement_types\nReplicate": "_tensor.placement_types\nReplicate",
+    "tensor._dtensor_spec\nDTensorSpec": "_tensor.placement_types\nDTensorSpec",
+    "tensor._dtensor_spec\nTensorMeta": "_tensor.placement_types\nTensorMeta",
+    "torch.distributed.device_mesh\n": "torch.distributed._tensor.device_mesh\n",
+}
+
+
+def test_tensors_of_several_devices_as_torch_2_0_names_their_classes(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-W", "ignore", "-c", SAVING], cwd=tmp_path, check=True)
+    path = renamed(tmp_path / "shared.pth", DTENSORS)
+    found = open_checkpoint(str(path))
+    assert [(each.name, each.shape) for each in found.tensors] == [("x", (4, 3)), ("y", (2, 2))]
+    assert {use.severity for use in callables_of(found)} == {"ordinary"}
+    name = "torch.distributed._tensor.placement_types._Partial"
+    assert (
+        f"(torch.distributed.tensor.placement_types.Partial, '{name}')" in verdict_of(path).needed
+    )
+    assert pasted([path]) == []
 
 
 def test_what_can_never_be_allowed(tmp_path: Path) -> None:

@@ -5,12 +5,13 @@ A name is judged as it would be imported. Nothing is ordinary because of where i
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from modtool.pickles.symbols import Global
 from modtool.records import DTYPES, Severity
 
-__all__ = ["imported", "imported_name", "in_module", "severity_of", "words"]
+__all__ = ["MOVED", "imported", "imported_name", "in_module", "severity_of", "words"]
 
 
 # -- names ---------------------------------------------------------------------------------------
@@ -167,6 +168,30 @@ SCHEMES = tuple(
     )
 )
 
+OLD_PLACEMENTS = "torch.distributed._tensor.placement_types"
+NEW_PLACEMENTS = "torch.distributed.tensor.placement_types"
+# Where today's Python and torch have what older or newer ones name otherwise: DTensors of torch 2.0
+# to 2.4, paths of Python 3.13.
+MOVED: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        f"{old}.{name}": (new, name)
+        for old, new, names in (
+            ("pathlib._local", "pathlib", PATHS),
+            ("torch.distributed._tensor.api", "torch.distributed.tensor", "DTensor"),
+            (
+                "torch.distributed._tensor.device_mesh",
+                "torch.distributed.device_mesh",
+                "DeviceMesh",
+            ),
+            ("torch.distributed.tensor._api", "torch.distributed.tensor", "DTensor"),
+            (OLD_PLACEMENTS, NEW_PLACEMENTS, "Partial Placement Replicate Shard _StridedShard"),
+            (OLD_PLACEMENTS, "torch.distributed.tensor._dtensor_spec", "DTensorSpec TensorMeta"),
+        )
+        for name in names.split()
+    }
+    | {f"{OLD_PLACEMENTS}._Partial": (NEW_PLACEMENTS, "Partial")}
+)
+
 ORDINARY = frozenset(
     (
         *in_module("collections", "OrderedDict defaultdict Counter deque"),
@@ -185,7 +210,6 @@ ORDINARY = frozenset(
         *in_module("argparse", "Namespace"),
         *in_module("types", "SimpleNamespace"),
         *in_module("pathlib", PATHS),
-        *in_module("pathlib._local", PATHS),
         *in_module("datetime", "datetime date time timedelta timezone"),
         *in_module("torch", "Size device Tensor dtype"),
         "torch.torch_version.TorchVersion",
@@ -208,11 +232,8 @@ ORDINARY = frozenset(
         ),
         *in_module("torch.autograd.variable", "Variable"),
         "torch.nn.backends.thnn._get_thnn_function_backend",
-        *in_module(
-            "torch.distributed.tensor",
-            "DTensor",
-        ),
-        *in_module("torch.distributed.tensor._api", "DTensor"),
+        *in_module("torch.distributed.tensor", "DTensor"),
+        *MOVED,
         *in_module(
             "torch.distributed.tensor._dtensor_spec", "DTensorSpec TensorMeta ShardOrderEntry"
         ),

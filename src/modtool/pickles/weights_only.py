@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from modtool.pickles.machine import Pickle
-from modtool.pickles.policy import PATHS, REBUILDS, SCHEMES, imported, in_module
+from modtool.pickles.policy import MOVED, REBUILDS, SCHEMES, imported, in_module
 from modtool.pickles.symbols import ABSENT, Call, Global, PersistentId
 from modtool.records import DTYPES
 
@@ -210,40 +210,6 @@ NAMED = re.compile(
     r"|numpy\.(?:core|_core|ma|rec|matrixlib)\..*|numpy\.(?:recarray|record)"
     r"|torch\.[a-z_]\w*"
     r"|torch\.(?:nn\.(?:intrinsic|qat|quantizable|quantized)|quantization)\..*"
-)
-PLACEMENTS = "Partial Placement Replicate Shard _StridedShard"
-# Where today's Python and torch have what older or newer ones name otherwise.
-MOVED: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {
-        f"{old}.{name}": (new, name)
-        for old, new, names in (
-            ("pathlib._local", "pathlib", PATHS),
-            ("torch.distributed._tensor.api", "torch.distributed.tensor", "DTensor"),
-            ("torch.distributed.tensor._api", "torch.distributed.tensor", "DTensor"),
-            (
-                "torch.distributed._tensor.placement_types",
-                "torch.distributed.tensor.placement_types",
-                PLACEMENTS,
-            ),
-            (
-                "torch.distributed._tensor.placement_types",
-                "torch.distributed.tensor._dtensor_spec",
-                "DTensorSpec TensorMeta",
-            ),
-            (
-                "torch.distributed._tensor.device_mesh",
-                "torch.distributed.device_mesh",
-                "DeviceMesh",
-            ),
-        )
-        for name in names.split()
-    }
-    | {
-        "torch.distributed._tensor.placement_types._Partial": (
-            "torch.distributed.tensor.placement_types",
-            "Partial",
-        )
-    }
 )
 
 
