@@ -302,6 +302,24 @@ CASES: Mapping[str, Case] = {
         lambda: {"net": weights(), "opts": [optimizer(), optimizer()]},
         {"net": "model", "opts.0": "optimizer", "opts.1": "optimizer"},
     ),
+    "what Trainer writes to rng_state.pth": (
+        lambda: {
+            "python": (3, (1, 2), None),
+            "numpy": ("MT19937", [1, 2], 624),
+            "cpu": torch.get_rng_state(),
+            "cuda": torch.zeros(16, dtype=torch.uint8),
+        },
+        {"cpu": "other", "cuda": "other"},
+    ),
+    "integers beside two nets": (
+        lambda: {
+            "G": weights(),
+            "D": weights(),
+            "rng": {"cpu": torch.get_rng_state()},
+            "kept": {"rows": torch.arange(9), "mask": torch.ones(9, dtype=torch.bool)},
+        },
+        {"G": "model", "D": "model", "rng": "other", "kept": "other"},
+    ),
     "detectron2": (
         lambda: {
             "model": weights(),

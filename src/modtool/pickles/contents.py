@@ -14,6 +14,7 @@ from modtool.pickles.modules import Found, ModuleWalk, described, module_parts
 from modtool.pickles.places import FoundTensors, Places, entries
 from modtool.pickles.plain import breadth, items_of, mapping_of
 from modtool.pickles.roles import (
+    are_random_states,
     buffer_names,
     is_model_name,
     is_opaque,
@@ -103,9 +104,13 @@ class Walk:
         mapping = entries(root)
         if mapping is None:
             return "checkpoint" if self.is_several(root) else "tensors"
-        if self.is_flat(root):
+        if self.is_flat(root) and not self.is_random(mapping):
             return "state_dict" if all(isinstance(key, str) for key in mapping) else "tensors"
         return "checkpoint"
+
+    def is_random(self, mapping: Mapping[object, object]) -> bool:
+        """True for the states of random number generators, which are parts of no model."""
+        return len(mapping) <= MAX_PARTS and are_random_states(mapping, self.places.tensors)
 
     def is_several(self, root: object) -> bool:
         """True for a list or tuple of parts, `[model, optimizer]` or `(state_dict, epoch)`.

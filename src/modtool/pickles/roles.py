@@ -12,6 +12,7 @@ from modtool.pickles.torch_objects import Tensors
 from modtool.records import Section, TensorInfo
 
 __all__ = [
+    "are_random_states",
     "buffer_names",
     "is_model_name",
     "is_opaque",
@@ -81,6 +82,7 @@ MODEL_NAMES = (
     "networks",
     "modules",
 )
+FRACTIONS = ("float", "bfloat", "complex")
 # What has fewer elements than this share of the largest part is no model beside it.
 SMALL = 0.1
 
@@ -151,7 +153,24 @@ def role_of(name: str, value: object, tensors: Tensors) -> str:
         return "model"
     if is_model_name(name) and (mapping or is_list_of_weights(value, tensors)):
         return "model"
-    return "model" if mapping and is_flat(mapping, tensors) else "other"
+    is_model = mapping and is_flat(mapping, tensors) and can_be_trained(mapping, tensors)
+    return "model" if is_model else "other"
+
+
+def can_be_trained(mapping: Mapping[object, object], tensors: Tensors) -> bool:
+    """True where a tensor has a parameter's name, or numbers with a fraction: no others can be."""
+    return any(
+        fact.dtype.startswith(FRACTIONS) or is_parameter_name(str(key))
+        for key, item in mapping.items()
+        if (fact := tensors.facts(item)) is not None
+    )
+
+
+def are_random_states(mapping: Mapping[object, object], tensors: Tensors) -> bool:
+    """True for `{"cpu": torch.get_rng_state(), …}` as Trainer writes it: vectors of bytes alone."""
+    facts = [fact for item in mapping.values() if (fact := tensors.facts(item)) is not None]
+    are_bytes = all(fact.dtype == "uint8" and len(fact.shape) == 1 for fact in facts)
+    return are_bytes and not can_be_trained(mapping, tensors)
 
 
 def is_list_of_weights(value: object, tensors: Tensors) -> bool:
