@@ -820,7 +820,7 @@ def test_optimizers_are_dropped_at_any_depth(modtool: Modtool) -> None:
         2,
         [
             {"name": name, "why": "the optimizer's state, dropped as asked"}
-            for name in ("again", "opts.0", "opts.1", "train.optimizer")
+            for name in ("opts.0", "opts.1", "again", "train.optimizer")
         ],
     )
     left = torch.load("x.pth", weights_only=True)
