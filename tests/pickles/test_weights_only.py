@@ -512,10 +512,52 @@ def test_classes_whose_modules_are_hidden_by_functions(tmp_path: Path) -> None:
         model = nn.Sequential(weight_norm(nn.Linear(3, 2)), spectral_norm(nn.Linear(2, 2)))
     torch.save(model, path)
     verdict = verdict_of(path)
-    assert '__import__("sys").modules["torch.nn.utils.weight_norm"].WeightNorm' in verdict.needed
+    hidden = "__import__(\"importlib\").import_module('torch.nn.utils.weight_norm').WeightNorm"
+    assert hidden in verdict.needed
     with torch.serialization.safe_globals([]):  # forgets what is added in it
         exec(verdict.line, {"torch": torch})
         assert isinstance(torch.load(path, weights_only=True), nn.Sequential)
+
+
+def test_a_marker_of_an_optimizer_whose_module_is_hidden(tmp_path: Path) -> None:
+    required = sys.modules["torch.optim.optimizer"].__dict__["required"]
+    assert pasted(saved(tmp_path, {"required": required, "old": torch.autograd.Variable})) == []
+
+
+def test_a_module_whose_name_python_cannot_spell(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    with gone("remote-code", "class Net: pass") as module:
+        torch.save(module.Net(), path)
+        verdict = verdict_of(path)
+        assert (verdict.imports, verdict.needed) == (
+            (),
+            ("__import__(\"importlib\").import_module('remote-code').Net",),
+        )
+        with allowed(verdict):
+            assert real_answer(path)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "line"),
+    [
+        ("a", "b]); print('pwned'); x([c", ""),
+        ("a", "b.<locals>.c", ""),
+        ("a", "", ""),
+        (
+            "a; print('pwned')",
+            "b",
+            'torch.serialization.add_safe_globals([__import__("importlib").import_module('
+            "\"a; print('pwned')\").b])",
+        ),
+    ],
+)
+def test_a_name_cannot_write_code_into_the_line(
+    tmp_path: Path, module: str, name: str, line: str
+) -> None:
+    path = archived(tmp_path / "x.pth", f"\x80\x02c{module}\n{name}\n.".encode("latin1"))
+    verdict = verdict_of(path)
+    assert (verdict.line, verdict.possible) == (line, bool(line))
+    assert not real_answer(path)
 
 
 def test_a_wrapped_model_with_constants_among_its_attributes(tmp_path: Path) -> None:

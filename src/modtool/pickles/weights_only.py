@@ -6,6 +6,7 @@ The rules are those of torch 2.13, `torch/_weights_only_unpickler.py` and `torch
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from keyword import iskeyword
 from types import MappingProxyType
 
 from modtool.pickles.machine import Pickle
@@ -195,12 +196,12 @@ KNOWN = re.compile(
     r"|torch\.nn\.(?:functional|parameter|modules\.(?!linear_cross_entropy\Z)\w+)|torch\.optim\.\w+"
 )
 DICTS = frozenset({"collections.OrderedDict", "collections.Counter"})
-# `torch.optim` deletes the names of these modules once their classes are imported.
-OPTIMIZER = re.compile(r"\Atorch\.optim\.(?!lr_scheduler\.|swa_utils\.)\w+\.(?=[A-Z]\w*\Z)")
-# The functions of these names hide their modules, which `sys.modules` alone still has.
+# Classes that `torch.optim` itself has: it deletes the names of the modules that define them.
+OPTIMIZER = re.compile(r"torch\.optim\.(?!lr_scheduler\.|swa_utils\.)\w+\.[A-Z]\w*")
+# Modules to which no attributes lead: their names are deleted, or those of functions hide them.
 HIDDEN = re.compile(
-    r"\A(torch\.(?:nn\.utils\.(?:weight_norm|spectral_norm)|nn\.parallel\.data_parallel"
-    r"|export\.unflatten))\.(?=\w+\Z)"
+    r"torch\.(?:autograd\.variable|export\.unflatten|nn\.parallel\.data_parallel"
+    r"|nn\.utils\.(?:spectral_norm|weight_norm)|optim\.(?!lr_scheduler\Z|swa_utils\Z)\w+)"
 )
 # What `add_safe_globals` needs the name of, since the object says another one than the file, or
 # none: functions of C, constants, what moves from release to release of numpy and Python, and what
@@ -302,11 +303,28 @@ class Place:
         return f"{self.module}.{self.name}"
 
     @property
+    def hidden(self) -> bool:
+        """True where no attributes lead to the module, or Python cannot spell its name."""
+        return bool(HIDDEN.fullmatch(self.module)) or not spelled(self.module)
+
+    @property
     def expression(self) -> str:
-        """The Python that stands for the object, once its module is imported."""
-        if HIDDEN.match(self.qualified):
-            return f'__import__("sys").modules["{self.module}"].{self.name}'
-        return OPTIMIZER.sub("torch.optim.", self.qualified).removeprefix("builtins.")
+        """The Python that stands for the object, once what `needs` says is imported."""
+        if OPTIMIZER.fullmatch(self.qualified):
+            return f"torch.optim.{self.name}"
+        if self.hidden:
+            return f'__import__("importlib").import_module({self.module!r}).{self.name}'
+        return self.qualified.removeprefix("builtins.")
+
+    @property
+    def needs(self) -> str:
+        """The module that the expression needs imported; "" where `import torch` is enough."""
+        return "" if self.hidden or KNOWN.fullmatch(self.module) else self.module
+
+
+def spelled(name: str) -> bool:
+    """True for a dotted name that can stand in Python: what is none must not reach the line."""
+    return all(part.isidentifier() and not iskeyword(part) for part in name.split("."))
 
 
 def place_of(symbol: Global, protocol: int) -> Place:
@@ -323,11 +341,12 @@ def not_allowed(name: str, place: Place, *, named: bool = True) -> Obstacle:
         place: Where it is.
         named: True when it is looked up by this name; False when it is compared as it is.
     """
+    if not spelled(place.name):
+        return Obstacle(f"{name} is no name that Python could have", possible=False)
     needed = place.expression
     if named and (NAMED.fullmatch(name) or place.qualified != name):
         needed = f"({needed}, {name!r})"
-    module = "" if KNOWN.fullmatch(place.module) else place.module
-    return Obstacle(f"{name} is not an allowed global", needed, module)
+    return Obstacle(f"{name} is not an allowed global", needed, place.needs)
 
 
 def obstacles_of_call(call: Call, protocol: int) -> Iterator[Obstacle]:
