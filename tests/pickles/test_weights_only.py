@@ -5,6 +5,7 @@ import argparse
 import collections
 import datetime
 import functools
+import importlib
 import json
 import os
 import pathlib
@@ -244,6 +245,35 @@ def test_modules_that_need_no_import_come_with_torch() -> None:
         for each in pkgutil.iter_modules(room.__path__, f"{room.__name__}."):
             if not each.ispkg:
                 assert bool(KNOWN.fullmatch(each.name)) is (each.name in brought), each.name
+
+
+class Reduced:
+    """An object that is pickled as somebody else's."""
+
+    def __init__(self, *parts: object) -> None:
+        self.parts = parts
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.parts
+
+
+def test_types_that_numpy_makes_and_the_file_does_not_name(tmp_path: Path) -> None:
+    records: Any = numpy.rec.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f8")])
+    makers: Any = vars(importlib.import_module("numpy.random._pickle"))
+    bits, mersenne = numpy.random.PCG64(0), numpy.random.MT19937(0)
+    values = {
+        "complex": [numpy.clongdouble(1), numpy.ones(2, "G"), numpy.dtype("G")],
+        "records": records,
+        "state": numpy.random.RandomState(0),
+        "state of NumPy 1": Reduced(makers["__randomstate_ctor"], ("MT19937",), mersenne.state),
+        "generator of NumPy 1": Reduced(makers["__generator_ctor"], ("PCG64",), bits.state),
+        "bits of NumPy 1": Reduced(makers["__bit_generator_ctor"], ("PCG64",), bits.state),
+    }
+    found = {path.stem: path for path in saved(tmp_path, values)}
+    assert "numpy.dtypes.CLongDoubleDType" in verdict_of(found["complex"]).needed
+    assert "numpy.dtypes.VoidDType" in verdict_of(found["records"]).needed
+    assert "numpy.random.RandomState" in verdict_of(found["state"]).needed
+    assert pasted(found.values()) == []
 
 
 PYTHON_2 = (

@@ -10,7 +10,7 @@ from keyword import iskeyword
 from types import MappingProxyType
 
 from modtool.pickles.machine import Pickle
-from modtool.pickles.policy import MOVED, REBUILDS, SCHEMES, imported, in_module
+from modtool.pickles.policy import MOVED, REBUILDS, SCHEMES, imported, in_module, words
 from modtool.pickles.symbols import ABSENT, Call, Global, PersistentId
 from modtool.records import DTYPES
 
@@ -182,12 +182,23 @@ NUMPY_DTYPES: Mapping[str, str] = MappingProxyType(
     {"b1": "Bool", "f2": "Float16", "f4": "Float32", "f8": "Float64"}
     | {f"i{size}": f"Int{8 * size}" for size in (1, 2, 4, 8)}
     | {f"u{size}": f"UInt{8 * size}" for size in (1, 2, 4, 8)}
-    | {"c8": "Complex64", "c16": "Complex128", "f16": "LongDouble", "M8": "DateTime64"}
-    | {"m8": "TimeDelta64"}
+    | {"c8": "Complex64", "c16": "Complex128", "f16": "LongDouble", "c32": "CLongDouble"}
+    | {"M8": "DateTime64", "m8": "TimeDelta64"}
 )
 NUMPY_LETTERS: Mapping[str, str] = MappingProxyType(
     {"O": "Object", "S": "Bytes", "U": "Str", "V": "Void"}
 )
+
+# What numpy's functions make random numbers of, and give a state.
+RANDOM: Mapping[str, str] = MappingProxyType(
+    {
+        "numpy.random.__RandomState_ctor": "RandomState",
+        "numpy.random._pickle.__randomstate_ctor": "RandomState",
+        "numpy.random._pickle.__generator_ctor": "Generator",
+    }
+)
+BITS = "numpy.random._pickle.__bit_generator_ctor"
+BIT_GENERATORS = words("MT19937 PCG64 PCG64DXSM Philox SFC64")
 
 # Modules that need no import of their own, and rooms of torch that come whole with `import torch`.
 KNOWN = re.compile(
@@ -379,14 +390,27 @@ def obstacle_of_result(function: object, protocol: int) -> Iterator[Obstacle]:
 
 def obstacle_of_state(call: Call, name: str) -> Iterator[Obstacle]:
     """A state for a result whose type is not allowed, although what made it is."""
-    if name == "numpy.dtype" and call.arguments and isinstance(call.arguments[0], str):
-        kind = call.arguments[0].lstrip("<>=|")
-        made = NUMPY_DTYPES.get(kind) or NUMPY_LETTERS.get(kind[:1])
-        if made is not None:
-            cls = f"numpy.dtypes.{made}DType"
-            yield Obstacle(f"{cls} is not an allowed type", cls, "numpy")
+    made = type_made(call, name)
+    if made:
+        yield Obstacle(f"{made} is not an allowed type", made, "numpy")
     elif name == "_codecs.encode":
         yield Obstacle("a state is given to bytes", possible=False)
+
+
+def type_made(call: Call, name: str) -> str:
+    """The type of what a function of numpy returns, of which the file says nothing; "" else."""
+    match name, call.arguments:
+        case "numpy.dtype", (str(text), *_):
+            kind = text.lstrip("<>=|")
+            made = NUMPY_DTYPES.get(kind) or NUMPY_LETTERS.get(kind[:1])
+            return f"numpy.dtypes.{made}DType" if made else ""
+        case "numpy.dtype", (Global(), *_):  # the class of the records in an array
+            return "numpy.dtypes.VoidDType"
+        case _ if name in RANDOM:
+            return f"numpy.random.{RANDOM[name]}"
+        case _, (str(kind), *_) if name == BITS and kind in BIT_GENERATORS:
+            return f"numpy.random.{kind}"  # NumPy 1; newer ones name the class
+    return ""
 
 
 def obstacle_of_persistent_id(identifier: PersistentId) -> Obstacle | None:
