@@ -287,6 +287,56 @@ def test_the_document_key_by_key(modtool: Modtool) -> None:
     }
 
 
+SHARDED = """
+import torch, torch.distributed as dist
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+mesh = dist.device_mesh.init_device_mesh("cpu", (1,))
+model = nn.Sequential(nn.Embedding(10, 7), nn.Linear(7, 7), nn.Linear(7, 10, bias=False))
+model[2].weight = model[0].weight
+fully_shard(model, mesh=mesh)
+torch.save(model.state_dict(), "rank0.pth")
+"""
+
+
+def test_tied_tensors_of_a_sharded_model_are_counted_once(modtool: Modtool) -> None:
+    subprocess.run([sys.executable, "-W", "ignore", "-c", SHARDED], check=True)
+    made = document(modtool("summary", "rank0.pth", "--json"))
+    assert made["totals"]["total"] == 70 + 56
+    assert [(each["name"], each["shape"], each["shares_with"]) for each in made["tensors"]] == [
+        ("0.weight", [10, 7], None),
+        ("1.weight", [7, 7], None),
+        ("1.bias", [7], None),
+        ("2.weight", [10, 7], "0.weight"),
+    ]
+
+
+def test_sparse_and_meta_tensors_that_are_one_are_counted_once(modtool: Modtool) -> None:
+    sparse, meta = torch.eye(5).to_sparse(), torch.empty(3, 3, device="meta")
+    saved = {
+        "sparse": sparse,
+        "again": sparse,
+        "detached": sparse.detach(),
+        "alike": torch.eye(5).to_sparse(),
+        "meta": meta,
+        "its_name": meta,
+        "other": torch.empty(3, 3, device="meta"),
+    }
+    torch.save(saved, "parts.pth")
+    made = document(modtool("summary", "parts.pth", "--json"))
+    assert made["totals"]["total"] == 2 * 25 + 2 * 9
+    assert {each["name"]: each["shares_with"] for each in made["tensors"]} == {
+        "sparse": None,
+        "again": "sparse",
+        "detached": "sparse",
+        "alike": None,
+        "meta": None,
+        "its_name": "meta",
+        "other": None,
+    }
+
+
 def test_the_stride_of_what_is_not_contiguous(modtool: Modtool) -> None:
     saved = {
         "contiguous": torch.ones(2, 3),

@@ -174,6 +174,8 @@ class TensorInfo:
         stored_bytes: Size of its elements, when that does not follow from dtype and shape.
         origin: The symbol it was read from (torch files), so that an edit can find it again.
         chunks: The blocks that it is stored in (distributed checkpoints); `storage` is then None.
+        parts: What it is made of where it has no storage of its own: where the local tensor of a
+            DTensor lies, or the indices and values of a sparse one. Equal ones are the same.
     """
 
     name: str
@@ -191,6 +193,7 @@ class TensorInfo:
     stored_bytes: int | None = None
     origin: object = field(default=None, compare=False, repr=False)
     chunks: tuple[Chunk, ...] = ()
+    parts: tuple[object, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def full_name(self) -> str:

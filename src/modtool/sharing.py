@@ -56,7 +56,19 @@ def share(tensors: Sequence[TensorInfo]) -> Sharing:
             first = sharing.first[earlier]
             sharing.first[index] = earlier if first is None else first
             sharing.fresh[index] = 0
+    for index, earlier in same_parts(tensors):
+        sharing.first[index], sharing.fresh[index] = earlier, 0
     return sharing
+
+
+def same_parts(tensors: Sequence[TensorInfo]) -> Iterator[tuple[int, int]]:
+    """Which tensor without a storage is the same as which earlier one."""
+    seen: dict[object, int] = {}
+    for index, tensor in enumerate(tensors):
+        if tensor.parts and tensor.numel:
+            earlier = seen.setdefault((tensor.shape, tensor.parts), index)
+            if earlier != index:
+                yield index, earlier
 
 
 def by_storage(tensors: Sequence[TensorInfo]) -> list[list[int]]:

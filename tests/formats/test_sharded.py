@@ -17,6 +17,7 @@ from modtool.errors import (
 )
 from modtool.formats import open_checkpoint
 from modtool.records import Checkpoint, FileRange, TensorInfo
+from modtool.sharing import share
 
 STATE = {
     "embed.weight": torch.rand(10, 8),
@@ -112,6 +113,14 @@ def test_tied_in_one_shard_and_alike_in_two(tmp_path: Path) -> None:
     keys = [tensor.storage and tensor.storage.key for tensor in found.tensors]
     assert keys == ["1.bin:0", "1.bin:0", "2.bin:0"]
     assert found.notes == ()
+
+
+def test_sparse_tensors_of_two_shards_are_not_tied(tmp_path: Path) -> None:
+    sparse = torch.eye(3).to_sparse()
+    torch.save({"a": sparse, "b": sparse.detach()}, tmp_path / "1.bin")
+    torch.save({"c": sparse}, tmp_path / "2.bin")
+    found = open_checkpoint(index(tmp_path, {"a": "1.bin", "b": "1.bin", "c": "2.bin"}))
+    assert share(found.tensors).first == [None, 0, None]
 
 
 def test_a_tied_name_that_the_index_leaves_out(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from modtool.formats import open_checkpoint
 from modtool.live.fake import fake_mode
 from modtool.live.state import checkpoint_of
 from modtool.records import Storage, TensorInfo
+from modtool.sharing import share
 
 
 class Norm(nn.Module):
@@ -110,6 +111,15 @@ def test_empty_sparse_and_quantized_tensors() -> None:
     # Three float32 values, and two int64 indices for each.
     assert (tensors["sparse"].nbytes, tensors["sparse"].layout) == (3 * 4 + 6 * 8, "sparse_coo")
     assert tensors["sparse"].storage is None
+
+
+def test_a_sparse_tensor_under_two_names_is_one() -> None:
+    model = nn.Module()
+    sparse = torch.eye(3).to_sparse()
+    model.register_buffer("sparse", sparse)
+    model.register_buffer("same", sparse)
+    model.register_buffer("other", torch.eye(3).to_sparse())
+    assert share(checkpoint_of(model, "").tensors).first == [None, 0, None]
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")

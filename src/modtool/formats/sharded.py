@@ -251,6 +251,8 @@ def in_file(tensors: Sequence[TensorInfo], file: str) -> list[TensorInfo]:
                 made[key] = replace(tensor.storage, key=f"{file}:{key}")
             origin = None if is_bare(tensor.origin) else tensor.origin
             tensor = replace(tensor, storage=made[key], origin=origin)
+        if tensor.parts:
+            tensor = replace(tensor, parts=(file, *tensor.parts))
         found.append(tensor)
     return found
 

@@ -202,6 +202,7 @@ class Storages:
             persistent=persistent,
             device=None if strided else self.location(tensor),
             stored_bytes=None if strided or lazy else bytes_of(tensor),
+            parts=() if strided else (id(tensor),),
         )
 
     def location(self, tensor: torch.Tensor) -> str:

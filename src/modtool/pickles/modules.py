@@ -89,7 +89,15 @@ def described(found: Found, tensors: Tensors, section: str | None) -> TensorInfo
         facts.device,
         facts.stored_bytes,
         found.value,
+        parts=made_of(found, facts),
     )
+
+
+def made_of(found: Found, facts: TensorFacts) -> tuple[object, ...]:
+    """What makes a tensor without a storage the same as another: its parts, or its one symbol."""
+    if facts.storage is not None or found.value is None:
+        return ()
+    return facts.parts or (id(found.value),)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ Signatures: torch 2.13, `torch/_utils.py`, `torch/_tensor.py`, `torch/nn/paramet
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -87,12 +87,17 @@ def refuse_replacement(state: object) -> None:
 
     Source: `torch._utils._set_obj_state`.
     """
+    for attributes in attributes_of(state):
+        if any(name in attributes for name in REPLACING):
+            raise CorruptFileError("a tensor whose attributes replace its data")
+
+
+def attributes_of(state: object) -> Iterator[Mapping[object, object]]:
+    """The attributes that a tensor is given: those of its dict, and those in slots."""
     for part in state[:2] if isinstance(state, tuple) else (state,):
         if isinstance(part, Call) and breadth(part) > MAX_ATTRIBUTES:
             raise CorruptFileError("a tensor with too many attributes")
-        attributes = mapping_of(part) or {}
-        if any(name in attributes for name in REPLACING):
-            raise CorruptFileError("a tensor whose attributes replace its data")
+        yield mapping_of(part) or {}
 
 
 MAX_ATTRIBUTES = 10_000
@@ -121,7 +126,14 @@ def rebuild_sparse(tensors: "Tensors", layout: object, data: object) -> TensorFa
     shape = numbers(size, "shape")
     stored = sum(nbytes(part) for part in known)
     device = known[-1].storage.location if known[-1].storage else None
-    return TensorFacts(known[-1].dtype, shape, layout=name, device=device, stored_bytes=stored)
+    return TensorFacts(
+        known[-1].dtype,
+        shape,
+        layout=name,
+        device=device,
+        stored_bytes=stored,
+        parts=places_of(*known),
+    )
 
 
 def rebuild_sparse_csr(tensors: "Tensors", data: object) -> TensorFacts:
@@ -174,6 +186,7 @@ def rebuild_jagged(tensors: "Tensors", parts: object) -> TensorFacts:
         layout="jagged",
         device=values.storage.location if values.storage else values.device,
         stored_bytes=nbytes(values),
+        parts=places_of(values, offsets),
     )
 
 
@@ -211,7 +224,32 @@ def rebuild_from_type(
     refuse_replacement(state)
     if type(arguments) is not tuple:
         raise CorruptFileError("call arguments that are no tuple")
-    return tensors.rebuilt(Call(function, arguments))  # no call of the file's: not to be remembered
+    made = Call(function, arguments)
+    inner = tensors.rebuilt(made)  # no call of the file's: not to be remembered
+    if inner is None or made.callee != WRAPPER:
+        return inner
+    return inner._replace(parts=places_of(*wrapped(tensors, state)))
+
+
+WRAPPER = "torch._utils._rebuild_wrapper_subclass"
+MAX_WRAPPED = 100
+
+
+def wrapped(tensors: "Tensors", state: object) -> Iterator[TensorFacts]:
+    """The tensors that a wrapper is given as attributes: `_local_tensor` of a DTensor."""
+    for attributes in attributes_of(state):
+        for value in attributes.values() if len(attributes) <= MAX_WRAPPED else ():
+            facts = tensors.facts(value)
+            if facts is not None:
+                yield facts
+
+
+def places_of(*parts: TensorFacts) -> tuple[object, ...]:
+    """Where the parts of a tensor lie; nothing where that cannot be told of each."""
+    places = tuple(
+        (part.storage.key, part.offset, part.shape, part.stride) for part in parts if part.storage
+    )
+    return places if len(places) == len(parts) else ()
 
 
 def rebuild_on_device(
@@ -247,7 +285,7 @@ REBUILDS: Mapping[str, Rebuild] = MappingProxyType(
         "torch._utils._rebuild_nested_tensor": rebuild_nested,
         "torch.nested._internal.nested_tensor._rebuild_njt": rebuild_jagged,
         "torch._utils._rebuild_meta_tensor_no_storage": rebuild_meta,
-        "torch._utils._rebuild_wrapper_subclass": rebuild_wrapper,
+        WRAPPER: rebuild_wrapper,
         "torch.tensor._rebuild_from_type": rebuild_from_type,  # torch 1.8 and before
         "torch._tensor._rebuild_from_type": rebuild_from_type,
         "torch._tensor._rebuild_from_type_v2": rebuild_from_type,

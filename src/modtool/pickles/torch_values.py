@@ -134,6 +134,7 @@ class TensorFacts(NamedTuple):
     layout: str = "strided"
     device: str | None = None
     stored_bytes: int | None = None
+    parts: tuple[object, ...] = ()
 
 
 def unwrap_storage(value: object) -> object:
