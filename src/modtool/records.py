@@ -397,6 +397,11 @@ class Checkpoint:
         names = frozenset(self.model_sections)
         return tuple(node for node in self.modules if node.section in names)
 
+    def sections_at(self, name: str) -> tuple[str, ...]:
+        """The section of this name; else those that lie below it; none where there are none."""
+        names = tuple(section.name for section in self.sections)
+        return (name,) if name in names else tuple(n for n in names if n.startswith(f"{name}."))
+
     @property
     def model_sections(self) -> tuple[str, ...]:
         """The names of the sections that are the model; several for a GAN, say."""

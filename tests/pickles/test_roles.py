@@ -11,7 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from modtool.api.converting import convert
 from modtool.api.inspecting import summary
+from modtool.errors import UsageError
 from modtool.formats import open_checkpoint
 from modtool.pickles.display import display
 from modtool.pickles.symbols import Call, Global
@@ -459,6 +461,29 @@ def test_each_of_two_nets_has_a_tree_and_figures_of_its_own(tmp_path: Path) -> N
     )
     alone = shown(path, "D")["modules"]
     assert [(each["path"], each["parameters"]) for each in alone] == [("", 20), ("0", 20)]
+
+
+def test_a_name_stands_for_the_sections_below_it(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    opened(path, {"models": [nn.Linear(3, 2), nn.Linear(9, 2)], "epoch": 3})
+    whole = summary(str(path), section="models", columns=["path", "type", "parameters"])
+    assert whole.tables[0].rows == (("", None, 28), ("0", "Linear", 8), ("1", "Linear", 20))
+    opened(path, {"models": [nn.Linear(3, 2), wide()]})
+    whole = summary(str(path), section="models", columns=["path", "type", "parameters"])
+    assert whole.tables[0].rows == (("", None, 628), ("0", None, 8), ("1", None, 620))
+    one_of = "has several sections below 'models'\nchoose one with --section: models.0, models.1"
+    with pytest.raises(UsageError, match=one_of):
+        convert(path, section="models")
+
+
+def test_the_one_section_below_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "x.ckpt"
+    make, _ = CASES["Lightning"]
+    opened(path, make())
+    (score,) = shown(path, "callbacks")["tensors"]
+    assert score["name"] == "ModelCheckpoint{'monitor': 'loss'}.best_model_score"
+    convert(path, str(tmp_path / "score.pth"), section="callbacks")
+    assert list(torch.load(tmp_path / "score.pth")) == ["best_model_score"]
 
 
 def test_a_net_and_the_weights_of_another_are_drawn_together(tmp_path: Path) -> None:

@@ -1,14 +1,15 @@
 """What a target is: a path, the name of a model (`model.py:Net`), or an `nn.Module` itself."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from modtool.errors import TargetError, UsageError
 from modtool.formats import open_checkpoint
 from modtool.live.targets import is_model_target
-from modtool.records import Checkpoint, Note, section_label
+from modtool.records import Checkpoint, ModuleNode, Note, TensorInfo, section_label
 
 if TYPE_CHECKING:
     from torch import nn
@@ -164,20 +165,51 @@ def with_weights(
 
 
 def narrowed(checkpoint: Checkpoint, section: str | None) -> Checkpoint:
-    """The checkpoint with nothing but one section; a section that is not there is an error."""
+    """The checkpoint with nothing but one section; a section that is not there is an error.
+
+    A name that leads to several sections stands for all of them, as if they were one.
+    """
     if section is None:
         return checkpoint
-    roles = {part.name: part.role for part in checkpoint.sections}
-    if section not in roles:
-        hint = (
-            f"sections: {', '.join(map(section_label, roles))}" if roles else "it has no sections"
-        )
+    parts = frozenset(checkpoint.sections_at(section))
+    if not parts:
+        names = [section_label(part.name) for part in checkpoint.sections]
+        hint = f"sections: {', '.join(names)}" if names else "it has no sections"
         raise UsageError(f"{checkpoint.target} has no section {section!r}", hint)
+    tensors = tuple(tensor for tensor in checkpoint.tensors if tensor.section in parts)
+    modules = tuple(node for node in checkpoint.modules if node.section in parts)
+    if section not in parts:
+        tensors = tuple(map(partial(below, section), tensors))
+        modules = modules_below(section, modules, parts)
     prefix = f"{section}."
     return replace(
         checkpoint,
-        tensors=tuple(tensor for tensor in checkpoint.tensors if tensor.section == section),
-        modules=tuple(node for node in checkpoint.modules if node.section == section),
+        tensors=tensors,
+        modules=modules,
         sections=(),
         values={name: item for name, item in checkpoint.values.items() if name.startswith(prefix)},
     )
+
+
+def below(section: str, tensor: TensorInfo) -> TensorInfo:
+    """A tensor of a section that lies below another, as that one's."""
+    return replace(tensor, section=section, name=tensor.full_name.removeprefix(f"{section}."))
+
+
+def modules_below(
+    section: str, modules: Sequence[ModuleNode], parts: Collection[str]
+) -> tuple[ModuleNode, ...]:
+    """The modules of several sections in one tree; none where one has none, for it has names."""
+    if {node.section for node in modules} != parts:
+        return ()
+    return (ModuleNode("", section=section), *map(partial(module_below, section), modules))
+
+
+def module_below(section: str, node: ModuleNode) -> ModuleNode:
+    """A module of a section that lies below another, as that one's."""
+
+    def inner(path: str) -> str:
+        return f"{node.section}.{path}".removeprefix(f"{section}.").removesuffix(".")
+
+    alias = None if node.alias_of is None else inner(node.alias_of)
+    return replace(node, section=section, path=inner(node.path), alias_of=alias)

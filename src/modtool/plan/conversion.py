@@ -163,18 +163,30 @@ def model_section(checkpoint: Checkpoint, section: str | None) -> str | None:
     """The name of the section to take; None where there are none."""
     names = [part.name for part in checkpoint.sections]
     if section is not None:
-        if section not in names:
-            raise UsageError(
-                f"{checkpoint.target} has no section {section!r}",
-                f"sections: {listed(names)}" if names else "it is not divided into sections",
-            )
-        return section
+        return named_section(checkpoint, section)
     models = [part.name for part in checkpoint.sections if part.role == "model"]
     if len(models) == 1 or not names:
         return models[0] if models else None
     reason = "more than one part could be the model" if models else "no part is clearly the model"
     raise UsageError(
         f"{checkpoint.target}: {reason}", f"choose one with --section: {listed(models or names)}"
+    )
+
+
+def named_section(checkpoint: Checkpoint, section: str) -> str:
+    """The section of this name, or the only one that lies below it."""
+    found = checkpoint.sections_at(section)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UsageError(
+            f"{checkpoint.target} has several sections below {section!r}",
+            f"choose one with --section: {listed(found)}",
+        )
+    names = [part.name for part in checkpoint.sections]
+    raise UsageError(
+        f"{checkpoint.target} has no section {section!r}",
+        f"sections: {listed(names)}" if names else "it is not divided into sections",
     )
 
 
