@@ -91,7 +91,7 @@ class TruncatedFileError(DamagedFileError):
 class UnsafeFileError(CorruptFileError):
     """Reading the file would cost more time or memory than a file of its size may."""
 
-    REMEDY = "no ordinary checkpoint is like that: do not load it unless you know who made it"
+    REMEDY = "modtool reads no more than that: load it with torch only if you know who made it"
 
 
 class ModelError(ModtoolError):

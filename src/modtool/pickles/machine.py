@@ -11,7 +11,7 @@ from mmap import mmap
 from modtool.errors import CorruptFileError, UnsafeFileError
 from modtool.pickles.symbols import ABSENT, Call, Flag, Global, PersistentId
 
-__all__ = ["ENDS_TOO_EARLY", "Machine", "Pickle"]
+__all__ = ["ENDS_TOO_EARLY", "TOO_DENSE", "Machine", "Pickle"]
 
 # A tuple's hash is not cached: without a bound, a key of tuples doubled forty times never ends.
 MAX_KEY_PARTS = 1000
@@ -24,13 +24,14 @@ LONG_KEY = 256
 MAX_COLLIDING_KEYS = 4000
 FREE_BITS = 60
 FREE_BITS_ALONE = 64
-# A list, a tuple, a dict, a call or a state takes a byte or two of the file, and microseconds and
-# hundreds of bytes of memory. A module has some twenty of them; a checkpoint of many modules has
-# many tensors.
-FREE_OBJECTS = 300_000
-OBJECTS_OF_A_TENSOR = 60
-# An empty set takes 200 bytes of memory for its one byte in the file.
-MAX_SETS = 200_000
+# A list, a tuple, a dict, a set, a call or a state takes microseconds and up to hundreds of bytes
+# of memory, and can be had for a byte or two of the file. What pickle writes takes 4 bytes at
+# least on a long average (a `torch.Size` of protocol 4), and mostly 10 to 25.
+FREE_OBJECTS = 200_000
+BYTES_OF_AN_OBJECT = 4
+TOO_DENSE = (
+    "modtool reads no pickle that is packed so: save it with pickle_protocol=2 if it is yours"
+)
 MAX_GLOBAL = 500
 # A model has a class for each kind of its modules; each of these is looked up and listed.
 MAX_GLOBALS = 10_000
@@ -94,7 +95,6 @@ class Machine:
         "position",
         "protocol",
         "resolve",
-        "sets",
         "slow",
         "stack",
         "start",
@@ -128,7 +128,6 @@ class Machine:
         self.given: set[int] = set()
         self.key_parts = 0
         self.colliding_keys = 0
-        self.sets = 0
         self.built = 0
         self.unusual: set[int] = set()
         self.latin = False
@@ -155,10 +154,11 @@ class Machine:
         )
 
     def check_objects(self) -> None:
-        """Refuse a pickle of objects without end, and hardly a tensor among them."""
+        """Refuse a pickle of more objects than its bytes so far are worth."""
         made = self.built + len(self.calls)
-        if made > FREE_OBJECTS + OBJECTS_OF_A_TENSOR * len(self.persistent_ids):
-            raise UnsafeFileError(f"{made:,} objects, and hardly a tensor among them")
+        size = self.position - self.start
+        if made > FREE_OBJECTS + size // BYTES_OF_AN_OBJECT:
+            raise UnsafeFileError(f"{made:,} objects in {size:,} bytes", TOO_DENSE)
 
     # -- bytes ---------------------------------------------------------------------------------
 
@@ -337,13 +337,6 @@ class Machine:
             raise CorruptFileError("state given to one object twice")
         self.give(state if type(state) is tuple else (state,))
         target.state = state
-
-    def new_set(self) -> set[object]:
-        """An empty set."""
-        self.sets += 1
-        if self.sets > MAX_SETS:
-            raise UnsafeFileError(f"more than {MAX_SETS:,} sets")
-        return set()
 
     def check_keys(self, keys: Sequence[object]) -> None:
         """Refuse keys that cannot be hashed, or not in bounded time."""

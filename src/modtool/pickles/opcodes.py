@@ -27,10 +27,6 @@ def op_int(machine: Machine) -> None:
         machine.push(decimal(text))
 
 
-def op_new_true(machine: Machine) -> None:
-    machine.push(machine.boolean(True, machine.position - 1))
-
-
 def op_long(machine: Machine) -> None:
     machine.push(decimal(machine.line().removesuffix(b"L")))
 
@@ -160,10 +156,6 @@ def op_setitems(machine: Machine) -> None:
     machine.set_items(machine.stack[-1], items)
 
 
-def op_empty_set(machine: Machine) -> None:
-    machine.push(machine.new_set())
-
-
 def op_additems(machine: Machine) -> None:
     items = machine.pop_mark()
     target = machine.stack[-1]
@@ -177,6 +169,7 @@ def op_additems(machine: Machine) -> None:
 def op_frozenset(machine: Machine) -> None:
     items = machine.pop_mark()
     machine.check_keys(items)
+    machine.built += 1
     machine.push(frozenset(items))
 
 
@@ -308,7 +301,6 @@ NAMED: Mapping[bytes, Callable[[Machine], None]] = MappingProxyType(
         b"\x96": counted_by(8, bytearray),
         b"\x97": op_buffer,
         b"\x98": op_buffer,
-        b"\x88": op_new_true,
         b"V": op_unicode,
         b"\x8c": counted_by(1, unicode_text),
         b"\x8d": counted_by(8, unicode_text),
@@ -322,7 +314,7 @@ NAMED: Mapping[bytes, Callable[[Machine], None]] = MappingProxyType(
         b"d": op_dict,
         b"s": op_setitem,
         b"u": op_setitems,
-        b"\x8f": op_empty_set,
+        b"\x8f": fresh(set),
         b"\x90": op_additems,
         b"\x91": op_frozenset,
         b"0": op_pop,

@@ -11,18 +11,16 @@ from itertools import chain
 from mmap import mmap
 
 from modtool.errors import CorruptFileError, UnsafeFileError
-from modtool.pickles.machine import ENDS_TOO_EARLY, Machine, Pickle
+from modtool.pickles.machine import ENDS_TOO_EARLY, TOO_DENSE, Machine, Pickle
 from modtool.pickles.opcodes import OPCODES
 from modtool.pickles.phrases import read_tensor
 
 __all__ = ["Pickle", "read_pickle"]
 
-MAX_OPCODES = 100_000_000
 ROUND = 200_000
-# A tensor takes some thirty; five million more will do for all values that lie beside them. Each
-# of those that are not written out in `run` takes as long as two that are.
-FREE_OPCODES = 5_000_000
-OPCODES_OF_A_TENSOR = 300
+# What is written out in `run` reads as fast as its bytes come. Each of the others takes as long as
+# two of those, and as a byte or two more.
+FREE_OPCODES = 2_000_000
 # Each level of a nested object has one mark open, and pickle writes a few thousand levels at most.
 MAX_MARKS = 50_000
 
@@ -98,12 +96,12 @@ def describe(machine: Machine, error: Exception) -> str:
 
 def rounds(machine: Machine) -> Iterator[range]:
     """So many opcodes at a time, and a look at what they have made after each round."""
-    for number in range(1, MAX_OPCODES // ROUND + 1):
-        yield range(ROUND)
+    for opcodes in range(0, len(machine.data) + 1, ROUND):
         machine.check_objects()
-        made = number * ROUND + machine.slow
-        if made > FREE_OPCODES + OPCODES_OF_A_TENSOR * len(machine.persistent_ids):
-            raise UnsafeFileError(f"{number * ROUND:,} opcodes, and hardly a tensor among them")
+        size = machine.position - machine.start
+        if opcodes + machine.slow > FREE_OPCODES + size:
+            raise UnsafeFileError(f"{opcodes:,} opcodes in {size:,} bytes", TOO_DENSE)
+        yield range(ROUND)
 
 
 def run(machine: Machine) -> Pickle:
@@ -172,6 +170,8 @@ def run(machine: Machine) -> Pickle:
             stack[-1] = machine.persistent_id(stack[-1])
         elif opcode == 0x89:  # NEWFALSE
             stack.append(machine.boolean(False, position - 1) if marks_flags else False)
+        elif opcode == 0x88:  # NEWTRUE
+            stack.append(machine.boolean(True, position - 1) if marks_flags else True)
         elif opcode == 0x29:  # EMPTY_TUPLE
             stack.append(())
         elif opcode == 0x94:  # MEMOIZE
@@ -211,4 +211,4 @@ def run(machine: Machine) -> Pickle:
             machine.unusual.add(opcode)
             OPCODES[opcode](machine)
             position, stack = machine.position, machine.stack
-    raise UnsafeFileError(f"more than {MAX_OPCODES:,} opcodes")
+    raise CorruptFileError(ENDS_TOO_EARLY)
