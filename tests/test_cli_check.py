@@ -1,6 +1,7 @@
 """`modtool check`: what a real load would run is named, and never run."""
 
 import argparse
+import itertools
 import json
 import os
 import pickle
@@ -136,6 +137,19 @@ def test_the_line_for_safe_globals_imports_what_it_names(modtool: Modtool) -> No
     line = "import argparse; torch.serialization.add_safe_globals([argparse.Namespace])"
     assert json.loads(modtool("check", "arguments.pth", "--json").out)["safe_globals"] == line
     assert f"\nwhere you trust it: {line}\n" in modtool("check", "arguments.pth").out
+
+
+def test_a_line_that_may_not_be_enough_says_so(modtool: Modtool) -> None:
+    torch.save(itertools.chain([1, 2]), "chain.pth")
+    assert (
+        "\nwhere you trust it: import itertools; "
+        "torch.serialization.add_safe_globals([itertools.chain, iter])\n"
+        "that may not be enough: builtins.iter makes an object that gets a state: "
+        "allow the class of it, too\n"
+    ) in modtool("check", "chain.pth").out
+    classes: list[Any] = [itertools.chain, iter, type(iter([]))]
+    with torch.serialization.safe_globals(classes):
+        assert list(torch.load("chain.pth", weights_only=True)) == [1, 2]
 
 
 class AttributeDict(dict[str, object]):

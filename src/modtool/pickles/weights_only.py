@@ -28,6 +28,7 @@ class WeightsOnly:
         imports: The modules that have to be imported beside torch: the expressions name them, or
             they are torch's own, and allow their classes once they are imported.
         lasting: The reasons that stay when those are added and imported.
+        besides: The reasons that something else takes away, which they say.
     """
 
     accepted: bool
@@ -35,6 +36,7 @@ class WeightsOnly:
     needed: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()
     lasting: tuple[str, ...] = ()
+    besides: tuple[str, ...] = ()
 
     @property
     def possible(self) -> bool:
@@ -214,6 +216,7 @@ HIDDEN = re.compile(
     r"torch\.(?:autograd\.variable|export\.unflatten|nn\.parallel\.data_parallel"
     r"|nn\.utils\.(?:spectral_norm|weight_norm)|optim\.(?!lr_scheduler\Z|swa_utils\Z)\w+)"
 )
+LOWER_CASE_CLASSES = re.compile(r"functools\.partial|itertools\.\w+")
 # What `add_safe_globals` needs the name of, since the object says another one than the file, or
 # none: functions of C, constants, what moves from release to release of numpy and Python, and what
 # torch 1.12 and older name otherwise.
@@ -245,6 +248,11 @@ class Obstacle:
     module: str = ""
     possible: bool = True
 
+    @property
+    def elsewhere(self) -> bool:
+        """True where something helps that no line says."""
+        return self.possible and not self.needed and not self.module
+
 
 def weights_only(pickles: Mapping[str, Pickle]) -> WeightsOnly:
     """What `weights_only=True` makes of the pickles that one load reads.
@@ -263,6 +271,7 @@ def weights_only(pickles: Mapping[str, Pickle]) -> WeightsOnly:
         needed=tuple(dict.fromkeys(each.needed for each in found if each.needed)),
         imports=tuple(dict.fromkeys(each.module for each in found if each.module)),
         lasting=tuple(dict.fromkeys(each.reason for each in found if not each.possible)),
+        besides=tuple(dict.fromkeys(each.reason for each in found if each.elsewhere)),
     )
 
 
@@ -395,6 +404,16 @@ def obstacle_of_state(call: Call, name: str) -> Iterator[Obstacle]:
         yield Obstacle(f"{made} is not an allowed type", made, "numpy")
     elif name == "_codecs.encode":
         yield Obstacle("a state is given to bytes", possible=False)
+    elif makes_something(call, name):
+        yield Obstacle(f"{name} makes an object that gets a state: allow the class of it, too")
+
+
+def makes_something(call: Call, name: str) -> bool:
+    """True for a call of a function, as its name looks, that is told no class to make."""
+    if call.how != "reduce" or name in ALLOWED or LOWER_CASE_CLASSES.fullmatch(name):
+        return False
+    told = any(isinstance(argument, Global) for argument in call.arguments)
+    return name.rpartition(".")[2].lstrip("_")[:1].islower() and not told
 
 
 def type_made(call: Call, name: str) -> str:

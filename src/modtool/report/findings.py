@@ -137,6 +137,7 @@ def verdict_lines(verdict: WeightsOnly) -> Iterator[str]:
     yield f"torch.load(…, weights_only=True) refuses it: {first}{more}{end}"
     if verdict.line:
         yield f"where you trust it: {verdict.line}"
+        yield from (f"that may not be enough: {reason}" for reason in verdict.besides)
 
 
 # -- JSON --------------------------------------------------------------------------------------
