@@ -228,6 +228,10 @@ CODES: Mapping[str, tuple[Level, str]] = MappingProxyType(
             "warning",
             "tensors that use little of the storage that is saved with them",
         ),
+        "unshown-tensors": (
+            "note",
+            "tensors in objects that only their own code could look into: no name is known of them",
+        ),
         "values-not-compared": (
             "warning",
             "tensors whose values could not be compared: sparse ones, or those without any data; "

@@ -20,6 +20,7 @@ from modtool.formats.folders import folder_of, read_folder
 from modtool.formats.foreign import what_it_is
 from modtool.formats.oversized import oversized_storages
 from modtool.formats.truncated import LEFTOVERS
+from modtool.formats.unshown import unshown_storages
 from modtool.records import Checkpoint
 
 __all__ = ["FORMATS", "Format", "open_checkpoint"]
@@ -75,7 +76,8 @@ def open_checkpoint(path: str, *, truncated: bool = False) -> Checkpoint:
         CorruptFileError: It contradicts itself.
     """
     checkpoint = read_target(os.fspath(path), truncated=truncated)
-    return replace(checkpoint, notes=(*checkpoint.notes, *oversized_storages(checkpoint)))
+    further = (*unshown_storages(checkpoint), *oversized_storages(checkpoint))
+    return replace(checkpoint, notes=(*checkpoint.notes, *further))
 
 
 def read_as(known: Format, reader: Reader, *, truncated: bool) -> Checkpoint:
