@@ -325,6 +325,20 @@ def test_a_file_that_ends_in_its_pickle_is_named_once(modtool: Modtool, tmp_path
     )
 
 
+@pytest.mark.parametrize("command", ["summary", "check", "convert --salvage -o b.pth"])
+def test_a_file_that_ends_before_its_pickle_has_nothing_to_salvage(
+    modtool: Modtool, tmp_path: Path, command: str
+) -> None:
+    torch.save({"weight": torch.ones(2, 2)}, tmp_path / "a.pth")
+    (tmp_path / "a.pth").write_bytes((tmp_path / "a.pth").read_bytes()[:43])
+    ran = modtool(*command.split(), "a.pth")
+    assert ran.code == 2
+    assert ran.err == (
+        "error: a.pth: truncated: a zip archive without its central directory\n"
+        "  download or save it again: what is left does not say which tensors it has\n"
+    )
+
+
 @pytest.mark.parametrize("suffix", ["safetensors", "bin"])
 @pytest.mark.parametrize("indexed", [True, False])
 def test_a_set_of_which_one_file_is_cut(

@@ -49,7 +49,7 @@ def chain(reader: Reader, data: mmap) -> Iterator[Member]:
     """The members that are whole, one after the other; `data.pkl` whatever follows it."""
     first = header_at(data, 0)
     if first is None or first[0].partition("/")[2] != "data.pkl":
-        raise no_directory(reader)
+        raise TruncatedFileError(no_directory(reader).message, NOTHING_LEFT)
     name, start, _ = first
     try:
         pickle = read_pickle(data, start, where="data.pkl")
