@@ -147,7 +147,7 @@ def test_a_line_that_may_not_be_enough_says_so(modtool: Modtool) -> None:
         "that may not be enough: builtins.iter makes an object that gets a state: "
         "allow the class of it, too\n"
     ) in modtool("check", "chain.pth").out
-    classes: list[Any] = [itertools.chain, iter, type(iter([]))]
+    classes: list[Any] = [itertools.chain, iter, type(iter(()))]
     with torch.serialization.safe_globals(classes):
         assert list(torch.load("chain.pth", weights_only=True)) == [1, 2]
 
