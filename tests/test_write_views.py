@@ -50,13 +50,21 @@ def test_what_lies_scattered_over_a_storage_is_put_together(tmp_path: Path) -> N
         "columns": BASE[:, :10],
         "tied": BASE[:, :10],
         "others": BASE[:, 50:60],
+        "expanded": BASE[::50, 70:71].expand(2, 100),
         "conjugate": torch.complex(BASE, BASE).conj()[:, 3],
     }
     found = torch.load(written(saved, tmp_path, "state_dict", shrink), weights_only=True)
     for name, tensor in saved.items():
         assert torch.equal(found[name], tensor), name
     sizes = {name: tensor.untyped_storage().nbytes() for name, tensor in found.items()}
-    assert sizes == {"columns": 4000, "tied": 4000, "others": 4000, "conjugate": 800}
+    assert sizes == {
+        "columns": 4000,
+        "tied": 4000,
+        "others": 4000,
+        "expanded": 8,
+        "conjugate": 800,
+    }
+    assert found["expanded"].stride() == (1, 0)
     assert found["columns"].data_ptr() == found["tied"].data_ptr()
 
 

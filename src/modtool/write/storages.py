@@ -78,13 +78,28 @@ def place_group(plan: Plan, group: list[PlannedTensor]) -> Iterator[tuple[Key, P
     for tensor in group:
         if tensor.is_computed or key_of(tensor) in scattered:
             same = (view_of(tensor.source), tensor.dtype, tensor.fill and tensor.fill.scheme)
-            yield key_of(tensor), made.setdefault(same, compact(tensor))
+            place = compact(tensor) if tensor.is_computed else compact_once(tensor)
+            yield key_of(tensor), made.setdefault(same, place)
 
 
 def compact(tensor: PlannedTensor) -> Placement:
     """A record that holds one tensor and nothing else."""
     record = Record(payload_of(tensor), tensor.location)
     return Placement(record, 0, contiguous_stride(tensor.source.shape))
+
+
+def compact_once(tensor: PlannedTensor) -> Placement:
+    """A record of one tensor that holds once what its expanded dimensions repeat."""
+    once = replace(tensor, source=unexpanded(tensor.source))
+    place = compact(once)
+    repeated = zip(place.stride, stride_of(tensor.source), strict=True)
+    return replace(place, stride=tuple(step if saved else 0 for step, saved in repeated))
+
+
+def unexpanded(tensor: TensorInfo) -> TensorInfo:
+    """The part of a tensor that its expanded dimensions (stride 0) repeat."""
+    pairs = zip(tensor.shape, stride_of(tensor), strict=True)
+    return replace(tensor, shape=tuple(size if step else min(size, 1) for size, step in pairs))
 
 
 def stride_of(tensor: TensorInfo) -> tuple[int, ...]:
@@ -164,7 +179,7 @@ def smaller_apart(group: list[PlannedTensor]) -> set[Key]:
 def is_scattered(tensors: list[TensorInfo], room: int) -> bool:
     """True when different views take less than `room` bytes, and none shares a part of another."""
     views = [view_of(tensor) for tensor in tensors]
-    sizes = {view: tensor.nbytes for view, tensor in zip(views, tensors, strict=True)}
+    sizes = {view: unexpanded(each).nbytes for view, each in zip(views, tensors, strict=True)}
     if sum(sizes.values()) >= room:
         return False
     pairs = zip(views, share(tensors).first, strict=True)
