@@ -190,6 +190,24 @@ def test_pickles_are_judged_by_name_and_contents_as_sections_are(tmp_path: Path)
     assert (values["epoch"], values["optimizer.param_groups.0.lr"]) == (3, 0.001)
 
 
+def test_two_pickles_of_one_path_are_two_sections(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(package_exporter, "_gate_torchscript_serialization", False)
+    path = tmp_path / "x.pt"
+    inner = nn.Sequential(nn.Linear(2, 2), torch.jit.script(nn.Linear(2, 5)))
+    with exporter(path) as made:
+        made.save_pickle("a", "model.pkl", nn.Linear(3, 2))
+        made.save_pickle("a", "model", nn.Linear(4, 2))
+        made.save_pickle("ts_code", "0.pkl", inner)
+    found = open_checkpoint(str(path))
+    counts = {
+        section.name: sum(each.numel for each in found.tensors if each.section == section.name)
+        for section in found.sections
+    }
+    assert counts == {"a.model": 8, "a.model (2)": 10, "ts_code.0": 6, "ts_code.0 (2)": 15}
+
+
 def test_a_graph_module(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
     graph = fx.symbolic_trace(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))

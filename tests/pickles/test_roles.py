@@ -463,6 +463,23 @@ def test_each_of_two_nets_has_a_tree_and_figures_of_its_own(tmp_path: Path) -> N
     assert [(each["path"], each["parameters"]) for each in alone] == [("", 20), ("0", 20)]
 
 
+def test_of_two_sections_with_one_path_the_inner_is_numbered(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    inner, outer = weights(), wide()
+    made = {"a": {"model": inner, "x": {"optimizer": optimizer()}}, "a.model": outer}
+    assert roles(opened(path, made)) == {
+        "a.model (2)": "other",
+        "a.x.optimizer": "optimizer",
+        "a.model": "model",
+    }
+    for name, state in (("a.model", outer), ("a.model (2)", inner)):
+        written = str(tmp_path / f"{name}.pth")
+        convert(path, written, section=name)
+        read = torch.load(written, weights_only=True)
+        assert list(read) == list(state)
+        assert all(torch.equal(read[key], state[key]) for key in state)
+
+
 def test_a_name_stands_for_the_sections_below_it(tmp_path: Path) -> None:
     path = tmp_path / "x.pth"
     opened(path, {"models": [nn.Linear(3, 2), nn.Linear(9, 2)], "epoch": 3})

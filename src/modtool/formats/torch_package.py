@@ -24,7 +24,9 @@ from modtool.pickles.extra_state import extra_state_notes
 from modtool.pickles.reader import Pickle, read_pickle
 from modtool.pickles.roles import primary, role_of
 from modtool.pickles.torch_objects import Tensors
+from modtool.pickles.values import Names
 from modtool.records import (
+    ROOT,
     CallableUse,
     Checkpoint,
     Kind,
@@ -100,7 +102,10 @@ class Package:
     notes: list[Note] = field(default_factory=list)
     storages: dict[str, Storage] = field(default_factory=dict)
     pickles: dict[str, Pickle] = field(default_factory=dict)
-    holders: dict[str, str] = field(default_factory=dict)  # section of a script -> of its pickle
+    section_names: Names = field(default_factory=Names)
+    # number of a script -> its section, and that of the pickle that holds it
+    scripts: dict[str, str] = field(default_factory=dict)
+    holders: dict[str, str] = field(default_factory=dict)
     code: ScriptCode = field(default_factory=lambda: ScriptCode({}, {}))
 
     def names(self) -> Iterator[str]:
@@ -160,18 +165,25 @@ class Package:
         if not contents.tensors:
             return
         self.kinds.append(contents.kind)
+        given = {
+            part.name: self.named(f"{whole.name}.{part.name}".removesuffix("."), part.role)
+            for part in contents.sections or (replace(whole, name=ROOT),)
+        }
         if contents.kind == "full_model":
             for number in scripts_in(self.pickles[name]):
-                self.holders.setdefault(f"ts_code.{number}", whole.name)
-        self.sections.extend(
-            [replace(part, name=below(whole, part.name)) for part in contents.sections] or [whole]
-        )
-        nodes = [replace(node, section=below(whole, node.section)) for node in contents.modules]
+                self.holders.setdefault(number, given[ROOT])
+        nodes = [replace(node, section=given[node.section or ROOT]) for node in contents.modules]
         self.modules.extend(nodes)
         self.pickled_modules.extend(nodes)
         self.tensors.extend(
-            replace(tensor, section=below(whole, tensor.section)) for tensor in contents.tensors
+            replace(tensor, section=given[tensor.section or ROOT]) for tensor in contents.tensors
         )
+
+    def named(self, name: str, role: str) -> str:
+        """Record a section; of two with one name the later is `a.b (2)`."""
+        given = self.section_names.give(name)
+        self.sections.append(Section(given, role))
+        return given
 
     def read_scripts(self) -> None:
         """The TorchScript modules."""
@@ -202,19 +214,24 @@ class Package:
             (".data", ".data"),
             among,
         )
-        section = f"ts_code.{number}"
-        self.sections.append(Section(section, "model"))
+        section = self.scripts[number] = self.named(f"ts_code.{number}", "model")
         self.kinds.append("full_model")
         self.modules.extend(replace(node, section=section) for node in nodes)
         self.tensors.extend(replace(tensor, section=section) for tensor in tensors)
 
     def judged(self) -> tuple[Section, ...]:
         """The sections; a script inside a pickled module is what that module is."""
-        inside = self.holders.keys() - self.holders.values()
+        inside = {
+            script: self.holders[number]
+            for number, script in self.scripts.items()
+            if number in self.holders
+        }
         apart = [section for section in self.sections if section.name not in inside]
         roles = {section.name: section.role for section in primary(apart, self.tensors)}
-        roles |= {script: roles[self.holders[script]] for script in inside}
-        return tuple(replace(section, role=roles[section.name]) for section in self.sections)
+        return tuple(
+            replace(section, role=roles[inside.get(section.name, section.name)])
+            for section in self.sections
+        )
 
     def kind(self) -> Kind:
         """What the only section is."""
@@ -266,11 +283,6 @@ class Package:
                 arguments = "the package's own Python code runs when it is imported"
                 yield CallableUse(module, 0, arguments, "executes-code", name)
         yield from self.code.callables(".data/ts_code/code")
-
-
-def below(whole: Section, inner: str | None) -> str:
-    """The name of a part of a pickle, which lies in the section that the pickle is."""
-    return f"{whole.name}.{inner}" if inner else whole.name
 
 
 def scripts_in(pickle: Pickle) -> Iterator[str]:

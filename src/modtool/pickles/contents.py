@@ -25,7 +25,7 @@ from modtool.pickles.roles import (
     role_without_tensors,
 )
 from modtool.pickles.torch_objects import Tensors
-from modtool.pickles.values import Values
+from modtool.pickles.values import Names, Values
 from modtool.records import ROOT, Kind, ModuleNode, Note, Role, Section, TensorInfo
 
 __all__ = ["Contents", "contents_of"]
@@ -78,6 +78,7 @@ class Walk:
     found: list[TensorInfo] = field(default_factory=list)
     modules: list[ModuleNode] = field(default_factory=list)
     sections: list[Section] = field(default_factory=list)
+    names: Names = field(default_factory=Names)  # of sections
     open: set[int] = field(default_factory=set)
     hooks: dict[str, dict[str, None]] = field(default_factory=dict)
 
@@ -168,20 +169,23 @@ class Walk:
             own = self.trained(mapping)
         elif not path and not whole:
             own = self.own_tensors(mapping)
+        prefix = f"{path}." if path else ""
+        for key, item in mapping.items():  # "a.b" is called so, and not "b" in "a"
+            if type(key) is str and "." in key and key not in own and self.places.hold(item):
+                self.names.keep(prefix + key, item)
         for key, item in mapping.items():
             if key in own:
                 if key == next(iter(own)):
                     self.take_own(own, mapping, path)
                 continue
-            name = f"{path}.{key_text(key)}" if path else key_text(key)
+            name = prefix + key_text(key)
             if not self.places.hold(item):
                 self.without_tensors(name, item, whole)
             elif not whole and self.is_divided(name, item):
                 self.checkpoint(item, name)
             else:
                 role = "optimizer" if whole else self.role(name, item)
-                self.sections.append(Section(name, role))
-                self.section(item, name, role)
+                self.section(item, self.named(name, role, item), role)
         self.open.discard(id(value))
 
     def trained(self, mapping: Mapping[object, object]) -> dict[object, object]:
@@ -214,11 +218,11 @@ class Walk:
             if key not in own
         )
         role = "other" if named else "model"
-        self.sections.append(Section(path or ROOT, role))
+        section = self.named(path or ROOT, role)
         places = [
             place for key, item in own.items() for place in self.places.of(item, key_text(key))
         ]
-        self.take_all(places, path or ROOT, role)
+        self.take_all(places, section, role)
 
     def without_tensors(self, name: str, value: object, whole: bool) -> None:
         """Take plain values; a scheduler's are a section of their own."""
@@ -226,8 +230,14 @@ class Walk:
             return
         role = None if whole else role_without_tensors(name, value)
         if role is not None:
-            self.sections.append(Section(name, role))
+            name = self.named(name, role)
         self.values.keep(name, value)
+
+    def named(self, name: str, role: str, value: object = None) -> str:
+        """Record a section; of two with one path one is `a.b (2)`, as values are."""
+        given = self.names.give(name, value)
+        self.sections.append(Section(given, role))
+        return given
 
     def notes(self) -> Iterator[Note]:
         """What may be otherwise in Python than it is shown."""

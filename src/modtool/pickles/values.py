@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
 from modtool.errors import UnsafeFileError
 from modtool.pickles.display import COST_OF_TEXT, MAX_COST, Display, key_text, parts_of
 from modtool.pickles.places import Places
 from modtool.pickles.plain import items_of
 
-__all__ = ["REST", "TOO_MUCH", "Values", "free_name", "is_cut"]
+__all__ = ["REST", "TOO_MUCH", "Names", "Values", "free_name", "is_cut"]
 
 MAX_DEPTH = 40
 MAX_LOOKED_AT = 1000
@@ -25,6 +26,34 @@ def free_name(name: str, taken: Collection[str], times: Counter[str]) -> str:
         times[name] += 1
         found = f"{name} ({times[name] + 1})"
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Names that are given once each, as `free_name` has it.
+
+    Attributes:
+        kept: Name -> `id` of what alone is to have it.
+    """
+
+    taken: set[str] = field(default_factory=set)
+    kept: dict[str, int] = field(default_factory=dict)
+    times: Counter[str] = field(default_factory=Counter)
+
+    def keep(self, name: str, owner: object) -> None:
+        """Keep a name, unless it was given already."""
+        if name not in self.taken:
+            self.taken.add(name)
+            self.kept[name] = id(owner)
+
+    def give(self, name: str, owner: object = None) -> str:
+        """The name, or the next that is free."""
+        if self.kept.get(name) == id(owner):
+            del self.kept[name]
+            return name
+        given = free_name(name, self.taken, self.times)
+        self.taken.add(given)
+        return given
 
 
 def is_cut(values: Mapping[str, object]) -> bool:
