@@ -76,7 +76,7 @@ class DamagedFileError(CorruptFileError):
 
     REMEDY = (
         "download or save it again; if torch.save wrote it, `modtool convert --salvage` writes the "
-        "tensors that are whole"
+        "tensors that are whole, where any is"
     )
 
 
@@ -84,7 +84,8 @@ class TruncatedFileError(DamagedFileError):
     """The file ends before it should; what is left of it may still be read."""
 
     REMEDY = (
-        "download or save it again; `modtool convert --salvage` writes the tensors that are whole"
+        "download or save it again; `modtool convert --salvage` writes the tensors that are whole, "
+        "where any is"
     )
 
 
