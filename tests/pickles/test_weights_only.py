@@ -342,6 +342,33 @@ def test_quantized_models_as_torch_1_names_their_classes(tmp_path: Path) -> None
     assert pasted([dynamic, static, observers]) == []
 
 
+def test_attention_as_older_torch_names_its_parts(tmp_path: Path) -> None:
+    layer = nn.TransformerEncoderLayer(4, 2, 8)
+    layer.activation = nn.functional.gelu
+    torch.save(layer, tmp_path / "x.pth")
+    names = {
+        "torch._C._nn\ngelu": "torch.nn.functional\ngelu",
+        "linear\nNonDynamicallyQuantizableLinear": "linear\n_LinearWithBias",
+    }
+    path = renamed(tmp_path / "x.pth", names)
+    assert {use.severity for use in callables_of(open_checkpoint(str(path)))} == {"ordinary"}
+    assert set(verdict_of(path).needed) >= {
+        "(torch.nn.functional.gelu, 'torch.nn.functional.gelu')",
+        "(torch.nn.modules.linear.NonDynamicallyQuantizableLinear, "
+        "'torch.nn.modules.linear._LinearWithBias')",
+    }
+    assert pasted([path]) == []
+
+
+def test_a_gradient_scaler_as_torch_2_2_names_its_parts(tmp_path: Path) -> None:
+    scaler = torch.amp.grad_scaler.GradScaler("cpu")
+    torch.save([scaler, torch.amp.grad_scaler.OptState.READY], tmp_path / "x.pth")
+    names = {"ctorch.amp.grad_scaler\n": "ctorch.cuda.amp.grad_scaler\n"}
+    path = renamed(tmp_path / "x.pth", names)
+    assert {use.severity for use in callables_of(open_checkpoint(str(path)))} == {"ordinary"}
+    assert pasted([path]) == []
+
+
 def test_what_lies_in_torch_itself_is_allowed_with_its_name(tmp_path: Path) -> None:
     names = ("sigmoid", "tanh", "relu", "contiguous_format", "preserve_format", "strided")
     found = write_pickle([Global("torch", name) for name in names])

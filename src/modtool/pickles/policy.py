@@ -170,13 +170,15 @@ SCHEMES = tuple(
 
 OLD_PLACEMENTS = "torch.distributed._tensor.placement_types"
 NEW_PLACEMENTS = "torch.distributed.tensor.placement_types"
+GRAD_SCALER = "_refresh_per_optimizer_state OptState"
 # Where today's Python and torch have what older or newer ones name otherwise: DTensors of torch 2.0
-# to 2.4, paths of Python 3.13.
+# to 2.4, gradient scalers until 2.2, attention of 1.5 to 1.8, paths of Python 3.13.
 MOVED: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         f"{old}.{name}": (new, name)
         for old, new, names in (
             ("pathlib._local", "pathlib", PATHS),
+            ("torch.cuda.amp.grad_scaler", "torch.amp.grad_scaler", GRAD_SCALER),
             ("torch.distributed._tensor.api", "torch.distributed.tensor", "DTensor"),
             (
                 "torch.distributed._tensor.device_mesh",
@@ -189,7 +191,13 @@ MOVED: Mapping[str, tuple[str, str]] = MappingProxyType(
         )
         for name in names.split()
     }
-    | {f"{OLD_PLACEMENTS}._Partial": (NEW_PLACEMENTS, "Partial")}
+    | {
+        f"{OLD_PLACEMENTS}._Partial": (NEW_PLACEMENTS, "Partial"),
+        "torch.nn.modules.linear._LinearWithBias": (
+            "torch.nn.modules.linear",
+            "NonDynamicallyQuantizableLinear",
+        ),
+    }
 )
 
 ORDINARY = frozenset(

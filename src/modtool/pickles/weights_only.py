@@ -223,7 +223,7 @@ LOWER_CASE_CLASSES = re.compile(r"functools\.partial|itertools\.\w+")
 NAMED = re.compile(
     r"builtins\.(?:Ellipsis|NotImplemented)|functools\.reduce|io\.\w+|pathlib\.\w+"
     r"|numpy\.(?:core|_core|ma|rec|matrixlib)\..*|numpy\.(?:recarray|record)"
-    r"|torch\.[a-z_]\w*"
+    r"|torch\.[a-z_]\w*|torch\.nn\.functional\.\w+"
     r"|torch\.(?:nn\.(?:intrinsic|qat|quantizable|quantized)|quantization)\..*"
 )
 
