@@ -93,7 +93,7 @@ CODES: Mapping[str, tuple[Level, str]] = MappingProxyType(
         ),
         "tensor-parallel": (
             "warning",
-            "several ranks hold slices of the same tensors; the shapes are those of the first",
+            "several ranks hold slices of the same tensors; the shapes are those of one rank",
         ),
         "compressed-member": (
             "note",

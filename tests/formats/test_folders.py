@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +142,29 @@ def test_two_sets_of_shards(tmp_path: Path) -> None:
 
 def test_an_empty_folder(tmp_path: Path) -> None:
     assert error(tmp_path) == ("a folder without a checkpoint in it", "name the file itself")
+
+
+def test_the_folder_of_a_megatron_run(tmp_path: Path) -> None:
+    (tmp_path / "latest_checkpointed_iteration.txt").write_text("100\n")
+    assert error(tmp_path) == (
+        "the folder of a Megatron run, without its latest iteration: 'iter_0000100'",
+        "copy it here",
+    )
+    for step in ("iter_0000050", "iter_0000100"):
+        (tmp_path / step).mkdir()
+    assert error(tmp_path) == (
+        "the folder of a Megatron run, whose latest checkpoint lies in iter_0000100",
+        f"name its folder: {tmp_path}/iter_0000100",
+    )
+    rank = tmp_path / "iter_0000100" / "mp_rank_00"
+    rank.mkdir()
+    layer = {"layers.0.weight": torch.ones(3, 3)}
+    args = Namespace(tensor_model_parallel_size=2)
+    torch.save({"args": args, "model": {"encoder": layer}}, rank / "model_optim_rng.pt")
+    assert error(tmp_path)[1] == f"name a rank: {rank}"
+    (told,) = open_checkpoint(str(rank)).notes
+    assert (told.code, told.where) == ("tensor-parallel", "model")
+    assert told.message.startswith("one of 2 ranks")
 
 
 def test_a_pipeline_of_diffusers(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from modtool.errors import TargetError, UnknownFormatError
 from modtool.formats import dcp, dcp_shards, deepspeed
+from modtool.formats.files import open_reader
 from modtool.formats.foreign import what_folder_it_is
 from modtool.formats.members import link_notes
 from modtool.formats.sharded import read_files
@@ -42,6 +43,10 @@ BESIDE = re.compile(
     r"(?:optimizer|scheduler|scaler|rng_state|random_states|training_args|sampler|tokenizer)"
     r"[\w.-]*\Z"
 )
+# Names the latest of `iter_0000100/mp_rank_00/model_optim_rng.pt`. Source: Megatron-LM,
+# `training/checkpointing.py`.
+MEGATRON_LATEST = "latest_checkpointed_iteration.txt"
+MAX_LATEST = 20
 NUMBERED = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.safetensors|\.bin|\.pth?)\Z")
 
 
@@ -215,6 +220,8 @@ def several(listing: Listing, names: Sequence[str]) -> TargetError:
 def nothing_in(listing: Listing) -> TargetError:
     """The error of a folder without a checkpoint: what it is, or where to look."""
     what, step = what_folder_it_is(listing.files, listing.folders)
+    if MEGATRON_LATEST in listing.files:
+        what, step = megatron_run(listing)
     if what:
         return TargetError(f"{listing.path}: {what}", step)
     below = [name for name in listing.folders[:1000] if holds_checkpoint(listing.path, name)]
@@ -226,6 +233,24 @@ def nothing_in(listing: Listing) -> TargetError:
     return TargetError(
         f"{listing.path}: a folder without a checkpoint in it", "name the file itself"
     )
+
+
+def megatron_run(listing: Listing) -> tuple[str, str]:
+    """What the folder of a Megatron run is, and which of the folders below it to name."""
+    with open_reader(os.path.join(listing.path, MEGATRON_LATEST)) as reader:
+        latest = reader.head(MAX_LATEST).decode("utf-8", "replace").strip()
+    name = f"iter_{int(latest):07d}" if latest.isdecimal() else latest
+    if name not in listing.folders:
+        return (
+            f"the folder of a Megatron run, without its latest iteration: {name!r}",
+            "copy it here",
+        )
+    step = os.path.join(listing.path, name)
+    ranks = [rank for rank in list_folder(step).folders if holds_checkpoint(step, rank)]
+    what = f"the folder of a Megatron run, whose latest checkpoint lies in {name}"
+    if not ranks:
+        return what, f"name its folder: {step}"
+    return what, f"name a rank: {os.path.join(step, ranks[0])}"
 
 
 def holds_checkpoint(folder: str, name: str) -> bool:

@@ -32,6 +32,8 @@ __all__ = ["Contents", "contents_of"]
 
 # The key under which `modtool freeze` records name -> bool in a training checkpoint.
 REQUIRES_GRAD = "requires_grad"
+# Megatron-LM saves its settings with the model: how many ranks each tensor is cut for.
+MEGATRON_RANKS = "args.tensor_model_parallel_size"
 # A list of more is one of tensors or of results, not of a model and what trains it.
 MAX_PARTS = 100
 
@@ -250,6 +252,10 @@ class Walk:
         if cyclic:
             message = f"a value that contains itself, shown once: {first_names(cyclic)}"
             yield note("cyclic-value", cyclic[0], message)
+        ranks = self.values.found.get(MEGATRON_RANKS)
+        if isinstance(ranks, int) and ranks > 1 and "model" in self.names.taken:
+            message = f"one of {ranks:,} ranks, each with slices of the same tensors: merge them"
+            yield note("tensor-parallel", "model", message)
 
     def role(self, name: str, value: object) -> str:
         """What a section is."""
