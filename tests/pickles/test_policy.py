@@ -236,6 +236,13 @@ def test_ordinary_files_have_no_findings(tmp_path: Path) -> None:
         assert findings(open_checkpoint(str(tmp_path / "x.pth"))) == ()
 
 
+def test_every_optimizer_of_torch_is_ordinary() -> None:
+    kinds = [each for each in vars(torch.optim).values() if isinstance(each, type)]
+    names = {f"{kind.__module__}.{kind.__qualname__}" for kind in kinds}
+    assert names > {"torch.optim.Muon", "torch.optim.adam.Adam", "torch.optim.optimizer.Optimizer"}
+    assert {severity_of(name) for name in names} == {"ordinary"}
+
+
 def test_findings_come_worst_first_and_say_where(tmp_path: Path) -> None:
     path = tmp_path / "x.pth"
     with gone("policy_gone", "class Settings: pass") as module:

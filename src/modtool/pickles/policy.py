@@ -278,7 +278,7 @@ ORDINARY_CLASSES = tuple(
         r"torch\.nn\.utils\.prune\.[A-Z]\w*",
         r"torch\.nn\.attention\.\w+\.[A-Z]\w*",
         r"torch\.(?:ao\.)?quantization\.(?:observer|fake_quantize|stubs|qconfig)\.[A-Z]\w*",
-        r"torch\.optim\.\w+\.[A-Z]\w*",
+        r"torch\.optim\.(?:\w+\.)?[A-Z]\w*",
         r"torch\.(?:cuda\.)?amp\.grad_scaler\.\w+",
         # Classes that a TorchScript archive defines itself, and packed weights of torch's own.
         r"__torch__\.(?!torch\.classes\.).*",
