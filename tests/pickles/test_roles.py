@@ -300,6 +300,14 @@ CASES: Mapping[str, Case] = {
         lambda: [*parameters(), optimizer()],
         {"": "model", "2": "optimizer"},
     ),
+    "parameters in a list by name": (
+        lambda: {"params": parameters(), "opt": optimizer(), "epoch": 3},
+        {"params": "model", "opt": "optimizer"},
+    ),
+    "tensors in a list, which nothing tells from any others": (
+        lambda: {"weights": [torch.ones(2), torch.ones(3)], "opt": optimizer()},
+        {"weights": "other", "opt": "optimizer"},
+    ),
     "the state of optimizers in a list": (
         lambda: {"net": weights(), "opts": [optimizer(), optimizer()]},
         {"net": "model", "opts.0": "optimizer", "opts.1": "optimizer"},

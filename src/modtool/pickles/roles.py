@@ -174,9 +174,16 @@ def are_random_states(mapping: Mapping[object, object], tensors: Tensors) -> boo
 
 
 def is_list_of_weights(value: object, tensors: Tensors) -> bool:
-    """True for `[net.state_dict() for net in nets]`, and for nothing beside such."""
-    mappings = [mapping_of(item) for item in items_of(value) or ()]
-    return bool(mappings) and all(each and is_flat(each, tensors) for each in mappings)
+    """True for `[net.state_dict() for net in nets]` or `list(net.parameters())`."""
+
+    def are_weights(item: object) -> bool:
+        facts, mapping = tensors.facts(item), mapping_of(item)
+        if facts is not None:
+            return facts.requires_grad is True
+        return bool(mapping) and is_flat(mapping or {}, tensors)
+
+    items = items_of(value)
+    return bool(items) and all(map(are_weights, items or ()))
 
 
 def training_role(lower: str, mapping: Mapping[Any, object]) -> str | None:
