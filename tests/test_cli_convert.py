@@ -571,6 +571,36 @@ def test_a_set_is_not_converted_in_part(modtool: Modtool) -> None:
     assert ran.err.count("\n") == 2
 
 
+@pytest.mark.parametrize("to", ["safetensors", "state_dict"])
+def test_what_a_set_without_one_of_its_files_holds_is_salvaged(modtool: Modtool, to: str) -> None:
+    torch.save(large(), "in.pth")
+    modtool("convert", "in.pth", "--to", to, "--max-shard-size", "12KB", "-o", "set/")
+    (gone,) = (name for name in os.listdir("set") if "-00002-of-" in name)
+    lost = load(f"set/{gone}")
+    os.unlink(f"set/{gone}")
+    ran = modtool("convert", "set", "-o", "back.pth")
+    assert ran.code == 2
+    assert ran.err.endswith("beside the others; --salvage writes what the others hold\n")
+    ran = modtool("convert", "set", "-o", "back.pth", "--salvage", "--json")
+    assert ran.code == 1
+    why = f"lost: {gone} is not there"
+    assert json.loads(ran.out)["dropped"] == [{"name": name, "why": why} for name in lost]
+    (index,) = Path("set").glob("*.index.json")
+    back, whole = load("back.pth"), large()
+    assert back.keys() == json.loads(index.read_text())["weight_map"].keys() - lost.keys()
+    assert all(torch.equal(back[name], whole[name]) for name in back)
+
+
+def test_nobody_knows_what_a_file_without_an_index_held(modtool: Modtool) -> None:
+    torch.save(large(), "in.pth")
+    modtool("convert", "in.pth", "--max-shard-size", "12KB", "-o", "set/")
+    os.unlink("set/model-00002-of-00004.safetensors")
+    os.unlink("set/model.safetensors.index.json")
+    ran = modtool("convert", "set", "-o", "back.pth", "--salvage")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.endswith("nothing is converted in part\n")
+
+
 @pytest.mark.parametrize("size", ["12KB", "30KB", "1GB"])
 def test_a_set_onto_its_own_source(modtool: Modtool, size: str) -> None:
     torch.save(large(), "in.pth")

@@ -364,6 +364,7 @@ class Checkpoint:
         pickles: Every pickle that a real load would run, by its name in the file, as read.
         callables: What a real load would run beyond its pickles (TorchScript, packaged modules);
             `modtool.pickles.callables.callables_of` adds what the pickles ask for.
+        lost: The tensors that an index promises and no file of the set has: name to why.
     """
 
     target: str
@@ -380,6 +381,7 @@ class Checkpoint:
     sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     pickles: Mapping[str, object] = field(default_factory=dict, compare=False, repr=False)
     callables: tuple[CallableUse, ...] = ()
+    lost: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def model_tensors(self) -> tuple[TensorInfo, ...]:

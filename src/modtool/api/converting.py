@@ -93,7 +93,9 @@ def convert(
     form = to or form_of(output, sharded=sharded)
     refuse_misnamed(output, to)
     target = output_for(os.fspath(source), output, form, sharded=sharded)
-    checkpoint = complete(open_checkpoint(os.fspath(source), truncated=salvage))
+    checkpoint = open_checkpoint(os.fspath(source), truncated=salvage)
+    if not (salvage and checkpoint.lost):
+        refuse_incomplete(checkpoint)
     if writing.in_place and to is None and section is None and checkpoint.kind == "checkpoint":
         form = "checkpoint" if form == "state_dict" else form  # the only copy loses nothing unasked
     plan = plans.plan_conversion(with_values(checkpoint), to=form, section=section)
@@ -107,19 +109,20 @@ def convert(
     return carry_out(plan, target, replace(writing, sharded=sharded, max_shard_size=largest))
 
 
-def complete(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint itself, unless parts of it are missing.
+def refuse_incomplete(checkpoint: Checkpoint) -> None:
+    """See that no part of it is missing.
 
     Raises:
         TargetError: A file of a set, or a part of a tensor, is not there.
     """
+    salvage = "--salvage writes what the others hold"
     for note in checkpoint.notes:
         if note.code in ("missing-shard", "missing-tensor"):
             raise TargetError(
                 f"{checkpoint.target} is not complete: {note.message}",
-                "put the whole files beside the others; nothing is converted in part",
+                "put the whole files beside the others; "
+                + (salvage if checkpoint.lost else "nothing is converted in part"),
             )
-    return checkpoint
 
 
 def size_of(text: int | str) -> int:

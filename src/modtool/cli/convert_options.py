@@ -143,8 +143,8 @@ Salvage = Annotated[
     bool,
     typer.Option(
         "--salvage",
-        help="Write what is whole of a file that ends too early or is damaged; with losses, which "
-        "are listed, the exit code is 1.",
+        help="Write what is whole of a file that ends too early or is damaged, or of a set with an "
+        "index that lacks a file; with losses, which are listed, the exit code is 1.",
     ),
 ]
 InPlace = Annotated[

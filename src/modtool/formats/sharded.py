@@ -208,7 +208,17 @@ class Union:
             notes=tuple(self.notes),
             pickles=self.pickles,
             callables=tuple(self.callables),
+            lost=self.lost(),
         )
+
+    def lost(self) -> dict[str, str]:
+        """The tensors that the index lists and no file has, and why."""
+        names = {name for _, name in self.home}
+        return {
+            name: f"lost: {file} {'lacks it' if file in self.present else 'is not there'}"
+            for name, file in (self.weight_map or {}).items()
+            if name not in names
+        }
 
     def compare(self, weight_map: Mapping[str, str]) -> None:
         """Note where the files and the index disagree."""

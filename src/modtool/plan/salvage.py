@@ -17,7 +17,7 @@ MAX_NESTED = 100
 
 
 def salvage(plan: Plan, damage: Callable[[Storage], str]) -> Plan:
-    """The plan without the tensors that are damaged, each of which is listed as dropped.
+    """The plan without the tensors that are damaged; they and those that are lost are listed.
 
     Args:
         plan: What is to be written.
@@ -42,10 +42,13 @@ def salvage(plan: Plan, damage: Callable[[Storage], str]) -> Plan:
         raise CorruptFileError(
             f"{plan.source.target}: not one of its {len(reasons):,} tensors is whole"
         )
-    dropped = tuple(
-        Dropped(joined(tensor.section or "", tensor.name).rstrip("."), reason, lost=True)
+    damaged = (
+        (joined(tensor.section or "", tensor.name).rstrip("."), reason)
         for tensor, reason in zip(plan.tensors, reasons, strict=True)
         if reason
+    )
+    dropped = tuple(
+        Dropped(name, reason, lost=True) for name, reason in (*damaged, *plan.source.lost.items())
     )
     flags = plan.requires_grad
     if flags is not None:
