@@ -360,6 +360,7 @@ CASES: Mapping[str, Case] = {
         {"best_model": "other", "model": "model", "swa_model": "ema"},
     ),
     "an optimizer alone": (optimizer, {"state": "optimizer"}),
+    "an optimizer of fastai alone": (lambda: FASTAI, {"state": "optimizer"}),
     "an optimizer of one tensor alone": (
         lambda: {"state": {0: {"momentum_buffer": torch.ones(2)}}, "param_groups": [{"lr": 0.1}]},
         {"state": "optimizer"},

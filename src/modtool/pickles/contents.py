@@ -23,6 +23,7 @@ from modtool.pickles.roles import (
     primary,
     role_of,
     role_without_tensors,
+    training_role,
 )
 from modtool.pickles.torch_objects import Tensors
 from modtool.pickles.values import Names, Values
@@ -165,7 +166,8 @@ class Walk:
         self.open.add(id(value))
         self.places.spend(breadth(value))
         mapping = entries(value) or dict(enumerate(items_of(value) or ()))
-        whole = "param_groups" in mapping  # an optimizer's state_dict, and nothing else
+        # An optimizer's state_dict, and nothing else.
+        whole = training_role("", mapping) == "optimizer"
         own: Mapping[object, object] = {}
         if entries(value) is None:
             own = self.trained(mapping)

@@ -21,6 +21,7 @@ __all__ = [
     "primary",
     "role_of",
     "role_without_tensors",
+    "training_role",
 ]
 
 # Buffers that torch.nn, torch.ao and swa_utils register (torch 2.13), by their last names.
