@@ -158,6 +158,11 @@ def role_of(name: str, value: object, tensors: Tensors) -> str:
     return "model" if is_model else "other"
 
 
+# What `torch.get_rng_state()` gives, a Mersenne Twister and two numbers (torch 2.13,
+# `aten/src/ATen/CPUGeneratorImpl.cpp`).
+RANDOM_STATE = (5056,)
+
+
 def can_be_trained(mapping: Mapping[object, object], tensors: Tensors) -> bool:
     """True where a tensor has a parameter's name, or numbers with a fraction: no others can be."""
     return any(
@@ -171,7 +176,8 @@ def are_random_states(mapping: Mapping[object, object], tensors: Tensors) -> boo
     """True for `{"cpu": torch.get_rng_state(), …}` as Trainer writes it: vectors of bytes alone."""
     facts = [fact for item in mapping.values() if (fact := tensors.facts(item)) is not None]
     are_bytes = all(fact.dtype == "uint8" and len(fact.shape) == 1 for fact in facts)
-    return are_bytes and not can_be_trained(mapping, tensors)
+    has_state = any(fact.shape == RANDOM_STATE for fact in facts)
+    return are_bytes and has_state and not can_be_trained(mapping, tensors)
 
 
 def is_list_of_weights(value: object, tensors: Tensors) -> bool:
