@@ -112,7 +112,8 @@ def json_parts(value: object) -> Iterator[str]:
 def json_text(value: object) -> str:
     """A value as JSON."""
     try:
-        text = json.dumps(value, default=json_value, allow_nan=False)
+        # A document holds nothing that contains itself: what does in a file, is cut there.
+        text = json.dumps(value, default=json_value, allow_nan=False, check_circular=False)
     except ValueError:
         text = ""
     if not text or "\\ud" in text:  # perhaps half of a surrogate pair, which is no JSON text

@@ -160,16 +160,21 @@ def parse_entries(
     parsed: list[Entry] = []
     names: set[bytes] = set()
     at = 0
+    entry_size, unpack = ENTRY.size, ENTRY.unpack_from
     for _ in range(count):
-        if at + ENTRY.size > len(data):
+        begin = at + entry_size
+        if begin > len(data):
             raise CorruptFileError(f"{reader.path}: its central directory ends too early")
-        mark, flags, method, crc, compressed, size, *lengths, header = ENTRY.unpack_from(data, at)
-        name_end = at + ENTRY.size + lengths[0]
-        extra_end = name_end + lengths[1]
-        if mark != b"PK\x01\x02" or extra_end + lengths[2] > len(data):
+        mark, flags, method, crc, compressed, size, length, extra_length, comment, header = unpack(
+            data, at
+        )
+        name_end = begin + length
+        extra_end = name_end + extra_length
+        at = extra_end + comment
+        if mark != b"PK\x01\x02" or at > len(data):
             raise CorruptFileError(f"{reader.path}: its central directory is damaged")
-        raw = data[at + ENTRY.size : name_end]
-        if 0xFFFFFFFF in (size, compressed, header):
+        raw = data[begin:name_end]
+        if size == 0xFFFFFFFF or compressed == 0xFFFFFFFF or header == 0xFFFFFFFF:
             extra = data[name_end:extra_end]
             size, compressed, header = wide_numbers(reader, extra, size, compressed, header)
         name = raw.decode("utf-8", "surrogateescape")
@@ -180,7 +185,6 @@ def parse_entries(
                 "readers disagree on which one counts, so neither is read",
             )
         parsed.append((name, method, crc, compressed, size, header + prefix, bool(flags & 1)))
-        at = extra_end + lengths[2]
     check_inflated(reader, [entry for entry in parsed if entry[1] != STORED])
     return with_limits(reader, parsed, limit)
 

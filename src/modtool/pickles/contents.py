@@ -317,7 +317,7 @@ class Walk:
         usual = WEIGHTS.get(role, "state")
         for name, item, facts in places:
             kind = "buffer" if name in buffers else usual
-            self.take(Found(name, item, kind, facts=facts), section)
+            self.take(Found(name, item, kind, True, facts), section)
 
     def take(self, found: Found, section: str | None) -> None:
         """Record one tensor."""

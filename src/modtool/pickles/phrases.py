@@ -10,6 +10,7 @@ import struct
 from functools import lru_cache
 
 from modtool.pickles.machine import CALLABLE, Machine
+from modtool.pickles.symbols import Call, PersistentId
 
 __all__ = ["read_tensor"]
 
@@ -39,7 +40,7 @@ TUPLES = 4  # the storage, the shape, the stride, and the arguments
 
 
 def read_tensor(machine: Machine, start: int) -> int:
-    """Call what is on top with `(storage, offset, shape, stride, requires_grad, hooks)`.
+    """Put a call of what is on top with `(storage, offset, shape, stride, requires_grad, hooks)`.
 
     Returns:
         Where the phrase ends; 0 where there is none at `start`, and nothing was done.
@@ -52,13 +53,14 @@ def read_tensor(machine: Machine, start: int) -> int:
     memo, stack = machine.memo, machine.stack
     end = len(memo)
     puts = put1 + put2 + put3 + put4 + put5 + put6 + put7
-    if puts != INDICES.pack(*range(end, end + 7)) or length[0] != len(key):
+    indices = INDICES.pack(end, end + 1, end + 2, end + 3, end + 4, end + 5, end + 6)
+    if puts != indices or length[0] != len(key):
         return 0
     (named, typed), (location, numel) = numbers(kind), numbers(place)
-    (begin,), (made,) = numbers(offset), numbers(hooks)
-    if max(named, typed, location, made) >= end or machine.far or not stack:
+    (begin,), (empty,) = numbers(offset), numbers(hooks)
+    if max(named, typed, location, empty) >= end or machine.far or not stack:
         return 0
-    factory, function = memo[made], stack[-1]
+    factory, function = memo[empty], stack[-1]
     if type(factory) not in CALLABLE or type(function) not in CALLABLE:
         return 0
     text = key.decode()
@@ -66,10 +68,13 @@ def read_tensor(machine: Machine, start: int) -> int:
     if view:
         storage = (*storage, None)
     sizes, steps = numbers(shape), numbers(stride)
-    symbol, none = machine.persistent_id(storage), machine.call(factory, ())
+    # As `Machine.persistent_id` and `Machine.call` make them of what may not change.
+    symbol, none = PersistentId(storage), Call(factory, ())
     arguments = (symbol, begin, sizes, steps, flag == b"\x88", none)
-    stack[-1] = machine.call(function, arguments)
-    memo += (text, storage, sizes, steps, none, arguments, stack[-1])
+    made = stack[-1] = Call(function, arguments)
+    machine.persistent_ids.append(symbol)
+    machine.calls += (none, made)
+    memo += (text, storage, sizes, steps, none, arguments, made)
     machine.built += TUPLES
     return found.end()
 

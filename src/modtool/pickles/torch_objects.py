@@ -14,6 +14,7 @@ from modtool.pickles.rebuilds import REBUILDS
 from modtool.pickles.symbols import ABSENT, Call, PersistentId
 from modtool.pickles.torch_values import (
     BITS,
+    Sound,
     StorageId,
     TensorFacts,
     dtype_named,
@@ -47,6 +48,7 @@ class Tensors:
         self.located: dict[int, tuple[StorageId, Storage]] = {}
         self.dtypes: dict[str, str] = {}
         self.key_type: type | None = None
+        self.shapes, self.strides = Sound("shape"), Sound("stride")
 
     def facts(self, value: object) -> TensorFacts | None:
         """What a value says of a tensor; None when it is no tensor."""
@@ -141,7 +143,7 @@ class Tensors:
             raise CorruptFileError("a tensor without a storage")
         identifier, found = located
         name = dtype or identifier.dtype
-        sizes, steps = numbers(shape, "shape"), numbers(stride, "stride")
+        sizes, steps = self.shapes.numbers(shape), self.strides.numbers(stride)
         start = number(offset, "offset")
         if len(sizes) != len(steps):
             raise CorruptFileError(f"a tensor of shape {sizes} with stride {steps}")

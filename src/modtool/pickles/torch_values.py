@@ -13,6 +13,7 @@ from modtool.records import DTYPES, Storage
 
 __all__ = [
     "BITS",
+    "Sound",
     "StorageId",
     "TensorFacts",
     "device_named",
@@ -31,6 +32,7 @@ UNTYPED_STORAGES = frozenset({"torch.UntypedStorage", "torch.storage.UntypedStor
 MAX_DIMENSIONS = 64
 MAX_NUMBER = 2**63
 MAX_TEXT = 200
+MAX_KNOWN = 4096
 INTEGERS = frozenset({int})
 BITS: Mapping[str, int] = {dtype.name: dtype.bits for dtype in DTYPES.values()}
 
@@ -166,6 +168,26 @@ def numbers(value: object, what: str) -> tuple[int, ...]:
     if what == "shape" and math.prod(value) >= MAX_NUMBER:
         raise CorruptFileError("a tensor of more elements than can be counted")
     return value
+
+
+class Sound:
+    """Remembers what `numbers` found sound: the layers of a model share their tuples."""
+
+    __slots__ = ("known", "what")
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.known: dict[int, tuple[int, ...]] = {}
+
+    def numbers(self, value: object) -> tuple[int, ...]:
+        """As `numbers`."""
+        found = self.known.get(id(value))
+        if found is value and found is not None:  # the very same, which was kept alive
+            return found
+        found = numbers(value, self.what)
+        if len(self.known) < MAX_KNOWN:
+            self.known[id(value)] = found
+        return found
 
 
 def dtype_named(value: object) -> str:
