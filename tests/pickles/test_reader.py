@@ -22,7 +22,7 @@ from modtool.pickles.machine import Pickle
 from modtool.pickles.opcodes import OPCODES, op_buffer, op_extension, op_unknown
 from modtool.pickles.reader import read_pickle
 from modtool.pickles.symbols import ABSENT, Call, Global, PersistentId
-from modtool.pickles.torch_objects import StorageId, storage_id
+from modtool.pickles.torch_objects import StorageId, storage_id, storage_ids_in
 from tests.pickles.programs import (
     agree,
     assembled,
@@ -480,3 +480,13 @@ def test_memo_numbered_in_any_way(data: bytes, root: object) -> None:
 def test_a_memo_entry_that_was_never_stored(data: bytes) -> None:
     with pytest.raises(CorruptFileError, match="a memo entry that was never stored"):
         read_pickle(data)
+
+
+def test_storages_are_found_in_states_items_and_containers_each_symbol_once() -> None:
+    ids = [
+        PersistentId(("storage", Global("torch", "FloatStorage"), key, "cpu", 1)) for key in "abcd"
+    ]
+    call = Call(Global("x", "f"), (ids[0], ids[0]), state={"local": [ids[1]]}, items={1: (ids[2],)})
+    call.appended = [call, PersistentId("module"), ids[3]]
+    assert sorted(found.key for found in storage_ids_in([call])) == ["a", "b", "c", "d"]
+    assert list(storage_ids_in([call], 1)) == []

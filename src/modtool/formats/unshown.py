@@ -4,12 +4,11 @@ What a class of the user's own is made from lies in the arguments of a call; onl
 tell what becomes of it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 
 from modtool.formats import torch_legacy, torch_zip
 from modtool.notes import note
-from modtool.pickles.symbols import Call, PersistentId
-from modtool.pickles.torch_objects import storage_id
+from modtool.pickles.torch_objects import storage_ids_in
 from modtool.records import Checkpoint, Note, TensorInfo
 
 __all__ = ["unshown_storages"]
@@ -28,7 +27,8 @@ def unshown_storages(checkpoint: Checkpoint) -> Iterator[Note]:
     used = {tensor.storage.key for tensor in checkpoint.tensors if tensor.storage is not None}
     if len(used) >= len(checkpoint.storages):
         return
-    used |= keys_in(tensor.origin for tensor in checkpoint.tensors if is_of_several(tensor))
+    origins = [tensor.origin for tensor in checkpoint.tensors if is_of_several(tensor)]
+    used.update(identifier.key for identifier in storage_ids_in(origins))
     left = [each for key, each in checkpoint.storages.items() if key not in used and each.nbytes]
     if left:
         size = sum(storage.nbytes for storage in left)
@@ -39,26 +39,3 @@ def unshown_storages(checkpoint: Checkpoint) -> Iterator[Note]:
 def is_of_several(tensor: TensorInfo) -> bool:
     """True for a tensor that is made of others: sparse, nested, quantized, distributed."""
     return tensor.storage is None or tensor.layout != "strided"
-
-
-def keys_in(symbols: Iterable[object]) -> set[str]:
-    """The keys of all storages that symbols refer to."""
-    keys: set[str] = set()
-    seen: set[int] = set()
-    pending = list(symbols)
-    while pending:
-        value = pending.pop()
-        if id(value) in seen:
-            continue
-        seen.add(id(value))
-        if isinstance(value, PersistentId):
-            identifier = storage_id(value)
-            if identifier is not None:
-                keys.add(identifier.key)
-        elif isinstance(value, Call):
-            pending += (*value.arguments, value.state, value.items, value.appended)
-        elif isinstance(value, Mapping):
-            pending += value.values()
-        elif isinstance(value, list | tuple):
-            pending += value
-    return keys

@@ -208,9 +208,7 @@ class Walk:
 
     def is_own(self, key: str, item: object) -> bool:
         """True for an entry of a state_dict: a tensor, or what a module keeps several in."""
-        if self.places.tensors.facts(item) is not None:
-            return True
-        return is_opaque(key) and self.places.hold(item)
+        return self.places.is_tensor(item) or (is_opaque(key) and self.places.hold(item))
 
     def take_own(
         self, own: Mapping[object, object], mapping: Mapping[object, object], path: str

@@ -118,7 +118,7 @@ class Places:
 
     def hold(self, value: object) -> bool:
         """True when there is a tensor in a value, or when it is one."""
-        return id(value) in self.holders or self.tensors.facts(value) is not None
+        return id(value) in self.holders or self.is_tensor(value)
 
     def is_tensor(self, value: object) -> bool:
         """True for the symbol of a tensor."""

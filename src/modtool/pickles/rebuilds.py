@@ -87,12 +87,12 @@ def refuse_replacement(state: object) -> None:
 
     Source: `torch._utils._set_obj_state`.
     """
-    for attributes in attributes_of(state):
+    for attributes in attributes_in(state):
         if any(name in attributes for name in REPLACING):
             raise CorruptFileError("a tensor whose attributes replace its data")
 
 
-def attributes_of(state: object) -> Iterator[Mapping[object, object]]:
+def attributes_in(state: object) -> Iterator[Mapping[object, object]]:
     """The attributes that a tensor is given: those of its dict, and those in slots."""
     for part in state[:2] if isinstance(state, tuple) else (state,):
         if isinstance(part, Call) and breadth(part) > MAX_ATTRIBUTES:
@@ -237,7 +237,7 @@ MAX_WRAPPED = 100
 
 def wrapped(tensors: "Tensors", state: object) -> Iterator[TensorFacts]:
     """The tensors that a wrapper is given as attributes: `_local_tensor` of a DTensor."""
-    for attributes in attributes_of(state):
+    for attributes in attributes_in(state):
         for value in attributes.values() if len(attributes) <= MAX_WRAPPED else ():
             facts = tensors.facts(value)
             if facts is not None:

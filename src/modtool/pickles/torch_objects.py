@@ -21,6 +21,7 @@ from modtool.pickles.torch_values import (
     number,
     numbers,
     storage_id,
+    storage_ids_in,
     unwrap_storage,
 )
 from modtool.records import Storage
@@ -32,6 +33,7 @@ __all__ = [
     "dtype_named",
     "numbers",
     "storage_id",
+    "storage_ids_in",
 ]
 
 UNREAD = TensorFacts("", ())  # stands for what was not looked at yet

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ __all__ = [
     "number",
     "numbers",
     "storage_id",
+    "storage_ids_in",
     "unwrap_storage",
 ]
 
@@ -84,6 +85,32 @@ def storage_id(symbol: object) -> StorageId | None:
         raise CorruptFileError(f"storage {key}: an impossible number of elements")
     view = legacy_view(value[5]) if len(value) == 6 else None
     return StorageId(key, dtype, location, numel, view)
+
+
+def storage_ids_in(symbols: Iterable[object], most: int | None = None) -> Iterator[StorageId]:
+    """What every persistent id of a storage says that symbols lead to; each symbol is met once.
+
+    Args:
+        symbols: Where to begin.
+        most: How many values to look at; None means all.
+    """
+    seen: set[int] = set()
+    pending = list(symbols)
+    while pending and (most is None or len(seen) < most):
+        value = pending.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, PersistentId):
+            identifier = storage_id(value)
+            if identifier is not None:
+                yield identifier
+        elif isinstance(value, Call):
+            pending += (*value.arguments, value.state, value.items, value.appended)
+        elif isinstance(value, Mapping):
+            pending += value.values()
+        elif isinstance(value, list | tuple):
+            pending += value
 
 
 def written_out(text: str) -> StorageId | None:

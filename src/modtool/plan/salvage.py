@@ -5,8 +5,7 @@ from dataclasses import replace
 
 from modtool.errors import CorruptFileError
 from modtool.formats.dcp_items import locate
-from modtool.pickles.symbols import Call, PersistentId
-from modtool.pickles.torch_values import storage_id
+from modtool.pickles.torch_values import storage_ids_in
 from modtool.plan.records import Dropped, Plan, PlannedTensor
 from modtool.plan.tree import joined
 from modtool.records import Storage, TensorInfo
@@ -64,17 +63,6 @@ def storages_of(tensor: TensorInfo, plan: Plan) -> Iterator[Storage]:
     if tensor.storage is not None:
         yield tensor.storage
         return
-    pending: list[object] = [tensor.origin]
-    for _ in range(MAX_NESTED):
-        if not pending:
-            return
-        part = pending.pop()
-        if isinstance(part, PersistentId):
-            identifier = storage_id(part)
-            found = plan.source.storages.get(identifier.key) if identifier else None
-            if found is not None:
-                yield found
-        elif isinstance(part, Call):
-            pending.extend(part.arguments)
-        elif isinstance(part, tuple):
-            pending.extend(part)
+    for identifier in storage_ids_in([tensor.origin], MAX_NESTED):
+        if identifier.key in plan.source.storages:
+            yield plan.source.storages[identifier.key]
