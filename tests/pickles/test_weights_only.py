@@ -31,11 +31,12 @@ from torch._weights_only_unpickler import _get_allowed_globals
 from torch.nn.utils import prune
 
 from modtool.formats import open_checkpoint
+from modtool.pickles.allowed_names import ALLOWED, KNOWN, REGISTERED
 from modtool.pickles.callables import callables_of, weights_only_of
 from modtool.pickles.policy import severity_of
 from modtool.pickles.reader import read_pickle
 from modtool.pickles.symbols import Call, Global
-from modtool.pickles.weights_only import ALLOWED, KNOWN, REGISTERED, WeightsOnly, weights_only
+from modtool.pickles.weights_only import WeightsOnly, weights_only
 from modtool.pickles.writer import write_pickle
 from tests.gone import gone
 from tests.pickles.test_policy import Evil
